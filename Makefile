@@ -1,0 +1,41 @@
+# Every target sets up what it needs in .venv; `make PYTHON=python3.12 test` chooses another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean help
+
+help:
+	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
+	@echo "make test   the whole test suite, offline"
+	@echo "make check  ruff, mypy --strict, then the test suite"
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/.base: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.test: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.venv/.dev: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.base
+	$(BIN)/atomvision demo --out demo-output
+
+test: .venv/.test
+	$(BIN)/python -m pytest -n auto
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+clean:
+	rm -rf build dist demo-output runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
