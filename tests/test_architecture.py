@@ -1,0 +1,112 @@
+"""The one-way house: which room may import which, and what must not cost a torch import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "atomvision_hub"
+# What a room may import from the package; leaves (errors, records, _files) are open to all.
+UPSTREAM: dict[str, set[str]] = {
+    "structures": set(),
+    "simulation": {"structures"},
+    "cards": set(),
+    "data": {"structures", "simulation", "cards"},
+    "models": set(),
+    "engine": {"models", "data", "cards", "structures"},
+    "inference": {"models", "simulation", "structures"},
+}
+LEAVES = {"errors", "records", "_files", "__init__"}
+DOORS = {"cli", "demo"}
+NO_TORCH = ("structures", "simulation", "data", "cards")
+LEARNING = {"torch", "torchvision", "timm", "transformers", "accelerate"}
+
+
+def imports(path: Path) -> set[str]:
+    """All modules a file imports, also inside functions; relative ones are refused by the linter."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def modules(repository: Path) -> list[Path]:
+    return sorted((repository / PACKAGE).rglob("*.py"))
+
+
+def room(path: Path, repository: Path) -> str:
+    return path.relative_to(repository / PACKAGE).with_suffix("").parts[0]
+
+
+def test_every_room_is_on_the_map(repository: Path) -> None:
+    rooms = {room(path, repository) for path in modules(repository)}
+    assert rooms <= set(UPSTREAM) | LEAVES | DOORS
+
+
+def test_rooms_import_only_upstream(repository: Path) -> None:
+    wrong = []
+    for path in modules(repository):
+        here = room(path, repository)
+        if here in DOORS or here == "__init__":
+            continue
+        allowed = UPSTREAM.get(here, set()) | {here} | LEAVES
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == PACKAGE and len(parts) > 1 and parts[1] not in allowed | {"__version__"}:
+                wrong.append(f"{path.relative_to(repository)} imports {name}")
+    assert not wrong
+
+
+def test_rooms_before_the_models_know_no_learning_library(repository: Path) -> None:
+    wrong = []
+    for path in modules(repository):
+        if room(path, repository) not in NO_TORCH or "torch" in path.relative_to(repository).parts:
+            continue
+        wrong += [
+            f"{path.relative_to(repository)} imports {name}"
+            for name in imports(path)
+            if name.split(".")[0] in LEARNING
+        ]
+    assert not wrong
+
+
+def test_package_does_not_import_the_scripts(repository: Path) -> None:
+    for path in modules(repository):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & {"training", "dataset_builders", "tests", "benchmarks"}, path
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import atomvision_hub",
+        "from atomvision_hub import load_structures, simulate_stem, classify_lattice, load_dataset",
+        "import atomvision_hub.cli",
+    ],
+)
+def test_import_costs_no_torch(statement: str) -> None:
+    heavy = "{'torch', 'transformers', 'timm', 'jarvis', 'matplotlib.pyplot'} & set(sys.modules)"
+    code = f"import sys; {statement}; loaded = {heavy}; assert not loaded, loaded"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_no_lint_tool_at_run_time(repository: Path) -> None:
+    import tomllib
+
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = " ".join(project["dependencies"])
+    assert not any(tool in names for tool in ("ruff", "mypy", "pytest", "black", "flake8", "pylint"))
+    # Every requirement has a lower bound and none has a cap.
+    for requirement in project["dependencies"]:
+        assert ">=" in requirement, requirement
+        assert "<" not in requirement, requirement
