@@ -8,6 +8,7 @@ help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
 	@echo "make test   the whole test suite, offline"
 	@echo "make check  ruff, mypy --strict, then the test suite"
+	@echo "make test-wheel  the whole road from the built wheel in an empty environment"
 
 .venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
@@ -39,3 +40,11 @@ check: .venv/.dev
 
 clean:
 	rm -rf build dist demo-output runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: test-wheel
+test-wheel:
+	rm -rf build/wheel && $(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet build
+	build/wheel/venv/bin/python -m build --wheel --outdir build/wheel .
+	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
+	cd build/wheel && venv/bin/atomvision demo --tiny --out demo && venv/bin/atomvision validate demo/stem2d
