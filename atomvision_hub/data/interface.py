@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from atomvision_hub.cards.dataset import CardText, SourceFacts
 from atomvision_hub.records import Record
 
 
@@ -105,19 +106,6 @@ class Rejection:
     reason: str
 
 
-class SourceFacts(BaseModel):
-    """Provenance of one source, for card and manifest; all of it is required."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1)
-    description: str = Field(min_length=1)
-    citation: str = Field(min_length=1)
-    licence: str = Field(min_length=1)
-    url: str
-    version: str = Field(min_length=1)
-
-
 class BuilderConfig(BaseModel):
     """Base of the YAML configs of a dataset."""
 
@@ -143,6 +131,10 @@ class Inputs(ABC):
         """Return duplicate id -> id that is kept."""
 
     @abstractmethod
+    def source_of(self, identifier: str) -> str:
+        """Return the name of the source of an input."""
+
+    @abstractmethod
     def sources(self) -> list[SourceFacts]:
         """Return the provenance of all sources."""
 
@@ -150,12 +142,14 @@ class Inputs(ABC):
 class DatasetBuilder(ABC):
     """A dataset: what its rows are and how one input becomes rows. The engine does everything else."""
 
-    #: Name of the dataset, its Hub repository and its script.
+    #: Name of the dataset and of its Hub repository.
     name: ClassVar[str]
+    #: The script itself (``Path(__file__)``), which every worker loads again; configs lie beside it.
+    script: ClassVar[Path]
     #: Model of the YAML configs.
     config_model: ClassVar[type[BuilderConfig]]
-    #: Name of the card template's variant and the facts it needs, see `atomvision_hub.cards.dataset`.
-    card: ClassVar[dict[str, Any]]
+    #: What the card says about every dataset of this kind.
+    card: ClassVar[CardText]
 
     @abstractmethod
     def record(self, config: Any) -> type[Record]:
@@ -174,6 +168,10 @@ class DatasetBuilder(ABC):
         AtomVisionError
             With an attribute `step` (such as `CrystalError`) when the input is to be rejected.
         """
+
+    def caption(self, row: Mapping[str, Any]) -> str:
+        """Return one short line under which a row is shown in the example picture."""
+        return str(row.get("id", ""))
 
     def check(self, table: pa.Table, config: Any) -> Iterator[str]:
         """Yield what is wrong with rows beyond their schema, for ``atomvision validate``."""

@@ -1,0 +1,254 @@
+"""stem2d: simulated STEM images of two-dimensional materials.
+
+    atomvision build stem2d --source reference --out build/stem2d
+    python dataset_builders/stem2d.py --source reference --out build/stem2d
+
+The engine (`atomvision_hub.data.build`) does shards, splits, card and manifest; here is only what one
+crystal becomes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pydantic import Field
+
+from atomvision_hub import load_structures, simulate_stem
+from atomvision_hub.data import build as engine
+from atomvision_hub.data.png import encode_png
+from atomvision_hub.errors import CrystalError
+from atomvision_hub.records import Record
+from atomvision_hub.simulation import StemFrame, to_grey
+from atomvision_hub.simulation.record import AtomColumns, StemRow
+from atomvision_hub.structures import Structures, check_crystal, duplicates, flat_layer, material_columns
+from atomvision_hub.structures.record import LATTICES, StructureRow
+
+
+_PAPER = """@article{choudhary2023atomvision,
+  title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
+  author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
+  journal = {Journal of Chemical Information and Modeling},
+  year    = {2023},
+  doi     = {10.1021/acs.jcim.2c01533}
+}"""
+
+
+class StemConfig(engine.BuilderConfig):
+    """A YAML config: how the images are made."""
+
+    content: Literal["images", "structures"] = "images"
+    shape: tuple[int, int] = Field((256, 256), description="Rows and columns")
+    pixel_size: float | tuple[float, float] = Field(0.1, description="Å/px, one number or (row, column)")
+    z_exponent: float = Field(1.7, description="Intensity of an atom: Z**z_exponent")
+    psf: Literal["gaussian", "jarvis"] = "gaussian"
+    sigma: float = Field(0.5, gt=0, description="Width of the Gaussian, Å")
+    mask_radius: float = Field(0.5, gt=0, description="Radius of an atom's disk in the mask, Å")
+    bits: Literal[8, 16] = Field(8, description="Bits of a grey level")
+    random_pose: bool = Field(False, description="Random rotation and shift of every image")
+    poses: int = Field(1, ge=1, description="Images of each material")
+
+    def tiny(self) -> StemConfig:
+        """Return this config with images of 64 x 64 pixels."""
+        return self.model_copy(update={"shape": (64, 64)})
+
+
+class Crystals(engine.Inputs):
+    """The crystals of a build.
+
+    Parameters
+    ----------
+    structures
+        Lazy mapping id -> crystal.
+    """
+
+    def __init__(self, structures: Structures) -> None:
+        self.structures = structures
+
+    def items(self) -> Iterator[engine.Item | engine.Rejection]:
+        """Return all crystals without opening them; the group is the reduced formula."""
+        for identifier in self.structures:
+            source = self.source_of(identifier)
+            try:
+                yield engine.Item(identifier, self.structures.formula(identifier), source)
+            except CrystalError as problem:
+                yield engine.Rejection(identifier, source, problem.step, problem.reason)
+
+    def duplicates(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return duplicate id -> id that is kept, by composition and structure."""
+        return duplicates(self.structures, ids)
+
+    def source_of(self, identifier: str) -> str:
+        """Return the name of a crystal's source."""
+        return self.structures.source_of(identifier)[0]
+
+    def sources(self) -> list[engine.SourceFacts]:
+        """Return the provenance of all sources."""
+        return [
+            engine.SourceFacts(
+                name=source.name,
+                description=source.description,
+                citation=source.citation,
+                licence=source.licence,
+                url=source.url,
+                version=source.version_or_sha256,
+            )
+            for source in self.structures.sources
+        ]
+
+
+class Stem2D(engine.DatasetBuilder):
+    """The dataset."""
+
+    name = "stem2d"
+    script = Path(__file__)
+    config_model = StemConfig
+    card: ClassVar[engine.CardText] = engine.CardText(
+        title="AtomVision stem2d: simulated STEM images of 2D materials",
+        licence="cc-by-4.0",
+        licence_note="Images, masks, atom tables, labels: CC BY 4.0. Structures keep the licence of their source:",
+        template="dataset_stem2d.md.j2",
+        tags=("materials-science", "electron-microscopy", "stem", "2d-materials", "simulated"),
+        task_categories=("image-classification", "image-segmentation"),
+        bibtex=(_PAPER,),
+        label_columns=("lattice_projected", "lattice", "lattice_legacy"),
+        classes=LATTICES,
+        compare=(
+            ("lattice", "lattice_legacy"),
+            ("lattice", "lattice_projected"),
+            ("lattice_projected", "lattice_legacy"),
+        ),
+    )
+
+    def record(self, config: StemConfig) -> type[Record]:
+        """Return the record of the config's rows."""
+        return StemRow if config.content == "images" else StructureRow
+
+    def open(self, options: engine.BuildOptions) -> Crystals:
+        """Open the sources."""
+        return Crystals(
+            load_structures(list(options.sources), store_dir=options.store_dir, limit=options.limit)
+        )
+
+    def rows(self, inputs: Crystals, identifier: str, config: StemConfig, seed: int) -> list[Record]:
+        """Return the images of one crystal, or its structure."""
+        atoms = inputs.structures[identifier]
+        check_crystal(atoms)
+        layer = flat_layer(atoms)
+        material = material_columns(layer)
+        if config.content == "structures":
+            cell, numbers = np.asarray(layer.cell), layer.numbers.astype(np.uint8)
+            return [
+                StructureRow(id=identifier, cell=cell, numbers=numbers, positions=layer.positions, **material)
+            ]
+        rows: list[Record] = []
+        for pose in range(config.poses):
+            rotation, shift = (
+                random_pose(seed, identifier, pose, layer.cell[:2, :2])
+                if config.random_pose
+                else (0.0, (0.0, 0.0))
+            )
+            frame = simulate_stem(
+                layer,
+                shape=config.shape,
+                pixel_size=config.pixel_size,
+                rotation=rotation,
+                shift=shift,
+                z_exponent=config.z_exponent,
+                psf=config.psf,
+                sigma=config.sigma,
+                mask_radius=config.mask_radius,
+            )
+            rows.append(
+                stem_row(
+                    identifier if config.poses == 1 else f"{identifier}@{pose}", frame, material, config.bits
+                )
+            )
+        return rows
+
+    def caption(self, row: Mapping[str, Any]) -> str:
+        """Return formula, lattice and size of the view."""
+        height, width = (
+            length * size for length, size in zip(_shape(row["image"]), row["pixel_size"], strict=True)
+        )
+        view = f"{width:.1f} Å" if abs(width - height) < 0.05 else f"{width:.1f} x {height:.1f} Å"
+        return f"{row['material_id']}   {LATTICES[row['lattice_projected']].replace('_', ' ')}   {view}"
+
+    def check(self, table: pa.Table, config: StemConfig) -> Iterator[str]:
+        """Yield the rows whose mask does not fit their atoms or whose image has another shape."""
+        if config.content != "images":
+            return
+        for row in table.select(["id", "image", "mask", "mask_radius", "atoms", "pixel_size"]).to_pylist():
+            if _shape(row["image"]) != config.shape:
+                yield f"row {row['id']}: the image is {_shape(row['image'])}, the config says {config.shape}"
+            mask = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0
+            if not np.array_equal(mask, _disks(row, mask.shape)):
+                yield f"row {row['id']}: the mask does not fit the atom table"
+
+
+def stem_row(identifier: str, frame: StemFrame, material: Mapping[str, Any], bits: Literal[8, 16]) -> StemRow:
+    """Return a simulated image with its targets as a row."""
+    grey, scale, offset = to_grey(frame.image, bits=bits)
+    return StemRow(
+        id=identifier,
+        image=encode_png(grey),
+        intensity_scale=scale,
+        intensity_offset=offset,
+        mask=encode_png(frame.mask),
+        atoms=AtomColumns(**{name: frame.atoms[name] for name in AtomColumns.model_fields}),
+        **frame.parameters(),
+        **material,
+    )
+
+
+def random_pose(seed: int, identifier: str, pose: int, cell: Any) -> tuple[float, tuple[float, float]]:
+    """Return rotation (degree) and shift (Å) of an image, uniform over the circle and over the cell.
+
+    Drawn from a hash of what the image is, so that they do not depend on other rows or on the worker.
+    """
+    digest = hashlib.blake2b(f"{seed}:{identifier}:{pose}".encode(), digest_size=16).digest()
+    generator = np.random.default_rng(int.from_bytes(digest, "big"))
+    rotation = float(generator.uniform(0, 360))
+    cosine, sine = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
+    x, y = np.array([[cosine, -sine], [sine, cosine]]) @ (generator.uniform(size=2) @ np.asarray(cell))
+    return rotation, (float(x), float(y))
+
+
+def _shape(image: Mapping[str, Any]) -> tuple[int, int]:
+    width, height = Image.open(io.BytesIO(image["bytes"])).size
+    return height, width
+
+
+def _disks(row: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Draw the mask anew from the atom table, atom by atom: another way than the simulator's."""
+    mask = np.zeros(shape, bool)
+    dy, dx = row["pixel_size"]
+    ry, rx = row["mask_radius"] / dy, row["mask_radius"] / dx
+    for x, y in zip(row["atoms"]["x"], row["atoms"]["y"], strict=True):
+        rows = np.arange(max(0, int(y - ry)), min(shape[0], int(y + ry) + 2))
+        columns = np.arange(max(0, int(x - rx)), min(shape[1], int(x + rx) + 2))
+        inside = ((rows[:, None] - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
+        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] |= (
+            inside if rows.size and columns.size else False
+        )
+    return mask
+
+
+BUILDER = Stem2D()
+
+
+def build(options: engine.BuildOptions) -> engine.BuildReport:
+    """Build the dataset."""
+    return engine.run_build(BUILDER, options)
+
+
+if __name__ == "__main__":
+    from atomvision_hub.cli import run_builder_script
+
+    run_builder_script(__file__)
