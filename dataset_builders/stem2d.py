@@ -30,7 +30,6 @@ from atomvision_hub.simulation.record import AtomColumns, StemRow
 from atomvision_hub.structures import Structures, check_crystal, duplicates, flat_layer, material_columns
 from atomvision_hub.structures.record import LATTICES, StructureRow
 
-
 _PAPER = """@article{choudhary2023atomvision,
   title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
   author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
@@ -109,10 +108,11 @@ class Stem2D(engine.DatasetBuilder):
     name = "stem2d"
     script = Path(__file__)
     config_model = StemConfig
+    group_column = "formula"
     card: ClassVar[engine.CardText] = engine.CardText(
         title="AtomVision stem2d: simulated STEM images of 2D materials",
         licence="cc-by-4.0",
-        licence_note="Images, masks, atom tables, labels: CC BY 4.0. Structures keep the licence of their source:",
+        licence_note="Images, masks, atom tables, labels: CC BY 4.0. Structures: as their source says.",
         template="dataset_stem2d.md.j2",
         tags=("materials-science", "electron-microscopy", "stem", "2d-materials", "simulated"),
         task_categories=("image-classification", "image-segmentation"),

@@ -61,7 +61,7 @@ class LabelCounts(_Facts):
 
 
 class LabelComparison(_Facts):
-    """How two label columns agree: matrix[first][second], rows that differ, rows guessed right by majority."""
+    """How two label columns agree: matrix[first][second], rows that differ, rows a guess gets right."""
 
     first: str
     second: str

@@ -29,7 +29,7 @@ from atomvision_hub.data.interface import (
 )
 from atomvision_hub.data.load import SCHEMA_VERSION
 from atomvision_hub.data.plan import Plan, make_plan
-from atomvision_hub.data.progress import Progress
+from atomvision_hub.data.progress import Steps, say
 from atomvision_hub.data.shards import ShardMaker, ShardResult, run_tasks
 from atomvision_hub.data.workspace import Workspace, environment, locked
 from atomvision_hub.errors import AtomVisionError
@@ -79,7 +79,6 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
     inputs = builder.open(options)
     plan = make_plan(inputs, options)
     results: dict[ShardTask, ShardResult] = {}
-    progress = Progress(builder.name)
     try:
         with locked(options.out):
             workspace = Workspace(
@@ -97,11 +96,13 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
             todo = [task for task in tasks if task not in results]
             schemas = {name: arrow_schema(builder.record(config)) for name, config in every.items()}
             maker = ShardMaker(builder, inputs, every, schemas, options)
-            with progress.over(todo, kept) as advance:
+            if kept:
+                say(f"{builder.name}: {kept} finished shard(s) kept, {len(todo)} to make")
+            with Steps(builder.name, sum(len(task.ids) for task in todo), "inputs") as advance:
                 for task, result in run_tasks(maker, todo, options.num_proc):
                     workspace.record(task, result)
                     results[task] = result
-                    advance(task)
+                    advance(len(task.ids))
             manifest = finish(builder, inputs, plan, workspace, results, every)
             workspace.close()
     except KeyboardInterrupt:
@@ -117,7 +118,7 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
             "mend that, and the same command goes on"
         ) from None
     for warning in plan.warnings:
-        progress.say(f"warning: {warning}")
+        say(f"warning: {warning}")
     return BuildReport(
         folder=options.out,
         rows={

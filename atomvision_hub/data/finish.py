@@ -57,7 +57,7 @@ def finish(
         if not any(shard.rows for shard in shards):
             steps = ", ".join(f"{step} {count:,}" for step, count in rejected.items())
             raise AtomVisionError(
-                f"config {name!r} has no rows: all inputs were rejected ({steps}); {folder / REJECTED} says why"
+                f"config {name!r} has no rows, all inputs were rejected ({steps}): see {folder / REJECTED}"
             )
         splits = _splits({task.path: task.split for task in results if task.config == name}, shards)
         entries[name] = {"parameters": config.model_dump(mode="json"), "splits": splits}

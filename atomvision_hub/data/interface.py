@@ -148,6 +148,8 @@ class DatasetBuilder(ABC):
     script: ClassVar[Path]
     #: Model of the YAML configs.
     config_model: ClassVar[type[BuilderConfig]]
+    #: Column that no split tears apart.
+    group_column: ClassVar[str | None] = None
     #: What the card says about every dataset of this kind.
     card: ClassVar[CardText]
 

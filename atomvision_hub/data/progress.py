@@ -1,70 +1,68 @@
-"""Telling how far a build is: a bar on a terminal, a sparse line elsewhere."""
+"""Telling how far the work is: a bar on a terminal, a sparse line elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-
-from atomvision_hub.data.interface import ShardTask
+from types import TracebackType
+from typing import Any, Self
 
 #: Seconds between two lines where there is no terminal.
 INTERVAL = 30.0
 
 
-class Progress:
-    """Progress of one build, on standard error.
+def say(text: str) -> None:
+    """Write one line to standard error, where results do not go."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Steps:
+    """Progress over a known number of things; a context manager that gives the function to advance it.
 
     Parameters
     ----------
     title
-        What is built.
+        What is done.
+    total
+        How many things there are.
+    unit
+        What they are.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, total: int, unit: str) -> None:
         self.title = title
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self._started = self._last = time.monotonic()
+        self._bar: Any = None
 
-    def say(self, text: str) -> None:
-        """Write one line."""
-        print(text, file=sys.stderr, flush=True)
-
-    @contextlib.contextmanager
-    def over(self, tasks: Sequence[ShardTask], kept: int) -> Iterator[Callable[[ShardTask], None]]:
-        """Yield what to call after each task."""
-        inputs = sum(len(task.ids) for task in tasks)
-        if kept:
-            self.say(f"{self.title}: {kept} finished shard(s) kept, {len(tasks)} to make")
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            yield from self._bar(inputs)
-            return
-        started = last = time.monotonic()
-        done = 0
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        def advance(task: ShardTask) -> None:
-            nonlocal done, last
-            done += len(task.ids)
-            now = time.monotonic()
-            if now - last >= INTERVAL:
-                last = now
-                self.say(
-                    f"{self.title}: {done:,} of {inputs:,} inputs, {done / (now - started):,.0f} a second"
-                )
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn(self.unit), TimeRemainingColumn())
+            self._bar = Progress(
+                TextColumn(self.title), *columns, console=Console(stderr=True), transient=True
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total)
+        return self
 
-        yield advance
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
-    def _bar(self, inputs: int) -> Iterator[Callable[[ShardTask], None]]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            TextColumn(self.title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("inputs"),
-            TimeRemainingColumn(),
-        )
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task_id = bar.add_task(self.title, total=inputs)
-            yield lambda task: bar.advance(task_id, len(task.ids))
+    def __call__(self, count: int = 1) -> None:
+        """Note that `count` more things are done."""
+        self.done += count
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.advance(self._task, count)
+        elif now - self._last >= INTERVAL:
+            self._last = now
+            rate = self.done / (now - self._started)
+            say(f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f} a second")

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from atomvision_hub._files import sha256_file, write_json
 from atomvision_hub.data.interface import ShardTask
+from atomvision_hub.data.load import read_manifest
 from atomvision_hub.data.shards import ShardResult
 from atomvision_hub.errors import AtomVisionError, UsageError
 
@@ -50,26 +51,6 @@ def environment() -> dict[str, str]:
     return facts
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a finished dataset folder, or None.
-
-    Raises
-    ------
-    AtomVisionError
-        When the file is not a manifest.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        content = None
-    if not isinstance(content, dict) or not {"dataset", "files", "configs"} <= content.keys():
-        raise AtomVisionError(f"{path} is no manifest of a dataset; build or download the folder again")
-    return content
-
-
 class Workspace:
     """A dataset folder that one build at a time works in.
 
@@ -102,7 +83,7 @@ class Workspace:
         self.state = folder / STATE
         self.identity = dict(identity)
         self.resume = resume
-        self.manifest = read_manifest(folder)
+        self.manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
         unfinished = self._read_state()
         if self.manifest is None and unfinished is None and _foreign(folder):
             raise UsageError(f"{folder} holds other files ({_foreign(folder)[0]}); choose an empty --out")
