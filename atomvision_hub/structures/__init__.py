@@ -1,1 +1,18 @@
-"""."""
+"""Crystals: where they come from, which of them are usable, and what lattice they have."""
+
+from __future__ import annotations
+
+from atomvision_hub.structures.classify import LatticeClassification, classify_lattice
+from atomvision_hub.structures.columns import material_columns
+from atomvision_hub.structures.layer import flat_layer
+from atomvision_hub.structures.prototype import prototype_label
+from atomvision_hub.structures.validity import check_crystal
+
+__all__ = [
+    "LatticeClassification",
+    "check_crystal",
+    "classify_lattice",
+    "flat_layer",
+    "material_columns",
+    "prototype_label",
+]
