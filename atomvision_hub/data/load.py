@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from atomvision_hub.data._hub import hub_errors, newest_tag
+from atomvision_hub.data._hub import check_repo_id, hub_errors, is_unreachable, newest_tag, patiently
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 #: Version of the folder layout and of the columns that this package writes and reads.
@@ -28,8 +29,8 @@ def load_dataset(
 ) -> Any:
     """Load a dataset of this project, after checking that this package understands it.
 
-    ``datasets.load_dataset`` reads the same folders and repositories. This helper adds what it leaves out: the
-    schema version is checked, a Hub repository is never read from its moving branch, nor another version
+    ``datasets.load_dataset`` reads the same folders and repositories. This helper adds what it leaves out:
+    the schema version is checked, a Hub repository is never read from its moving branch, nor another version
     silently taken from the cache when the Hub cannot be reached, and a half-copied folder is noticed.
 
     Parameters
@@ -39,7 +40,7 @@ def load_dataset(
     config
         Name of the config; by default ``"default"``, or the only one.
     revision
-        Tag (``"v1.0.0"``), branch or commit on the Hub; by default the newest tag ``vX.Y.Z``, which is logged.
+        Tag (``"v1.0.0"``), branch or commit on the Hub; by default the newest tag ``vX.Y.Z`` (logged).
     split
         ``"train"``, ``"validation"`` or ``"test"``; by default all of them.
     streaming
@@ -57,8 +58,8 @@ def load_dataset(
     UsageError
         When `config` or `split` is unknown, or `revision` is given for a folder.
     AtomVisionError
-        When there is no such dataset, it cannot be reached or downloaded, its schema version is another one, or
-        files are missing or cut short.
+        When there is no such dataset, it cannot be reached or downloaded, its schema version is another one,
+        or files are missing or cut short.
     """
     import datasets
 
@@ -70,13 +71,109 @@ def load_dataset(
             )
         manifest = read_manifest(folder)
         name = _config_name(manifest, config, str(folder))
-        _check_files(folder, manifest, name)
+        _check_files(folder, manifest, name, "build or download the dataset again")
+        _check_split(manifest, name, split, str(folder))
         return datasets.load_dataset(str(folder), name, split=split, streaming=streaming)
-    raise NotImplementedError("loading from the Hub")
+
+    repo_id = str(path_or_repo)
+    try:
+        check_repo_id(repo_id)
+    except UsageError:
+        raise AtomVisionError(f"{repo_id} is neither a folder nor a Hub id ORG/NAME") from None
+    with hub_errors(repo_id):
+        return _load_from_hub(repo_id, config, revision, split, streaming, token)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def _load_from_hub(
+    repo_id: str,
+    config: str | None,
+    revision: str | None,
+    split: str | None,
+    streaming: bool,
+    token: str | bool | None,
+) -> Any:
+    import datasets
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    revision = revision or _newest_version(repo_id, token)
+    where = f"{repo_id} {revision}"
+    try:
+        path = patiently(
+            lambda: hf_hub_download(
+                repo_id, "manifest.json", repo_type="dataset", revision=revision, token=token
+            ),
+            "loading the manifest",
+        )
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        raise AtomVisionError(f"{where} has no manifest.json: it is no dataset of this project") from None
+    snapshot = Path(path).parent
+    manifest = read_manifest(snapshot, where)
+    name = _config_name(manifest, config, where)
+    _check_split(manifest, name, split, where)
+    # The commit, not the tag, from here on: all files are of one version whatever happens on the Hub.
+    commit = snapshot.name
+    if streaming:
+        return datasets.load_dataset(repo_id, name, split=split, revision=commit, streaming=True, token=token)
+    # Through the files rather than by the name: `datasets` would take any version from its cache when the Hub
+    # cannot be reached, and offline it takes no notice of the revision.
+    patiently(
+        lambda: snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=commit,
+            allow_patterns=["README.md", "manifest.json", f"data/{name}/*"],
+            token=token,
+        ),
+        "downloading",
+    )
+    _check_files(snapshot, manifest, name, f"connect to the network to download the rest of {where}")
+    return datasets.load_dataset(str(snapshot), name, split=split)
+
+
+def _newest_version(repo_id: str, token: str | bool | None) -> str:
+    """Return the newest version tag on the Hub or, when it cannot be reached, in the cache."""
+    from huggingface_hub import HfApi
+
+    try:
+        refs = patiently(
+            lambda: HfApi(token=token).list_repo_refs(repo_id, repo_type="dataset"), "reading the tags"
+        )
+        tags, origin = [ref.name for ref in refs.tags], "newest version"
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        tags, origin = _cached_tags(repo_id), "newest version in the cache, the Hub cannot be reached"
+        if not tags:
+            raise
+    tag = newest_tag(tags)
+    if tag is None:
+        raise AtomVisionError(
+            f"{repo_id} has no version tag vX.Y.Z; pass revision= (best a commit) to say which state is meant"
+        )
+    _log.info("%s: %s (%s)", repo_id, tag, origin)
+    return tag
+
+
+def _cached_tags(repo_id: str) -> list[str]:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="dataset") / "refs"
+    return [path.name for path in refs.iterdir()] if refs.is_dir() else []
+
+
+def read_manifest(folder: Path, where: str = "") -> dict[str, Any]:
     """Return the manifest of a dataset folder after checking its schema version.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    where
+        What to call it in messages, by default by its path.
 
     Raises
     ------
@@ -94,7 +191,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise AtomVisionError(f"{path} is damaged; build or download the dataset again")
-    _check_schema(manifest, str(folder))
+    _check_schema(manifest, where or str(folder))
     return manifest
 
 
@@ -113,8 +210,7 @@ def _check_schema(manifest: dict[str, Any], where: str) -> None:
 
 def _config_name(manifest: dict[str, Any], wanted: str | None, where: str) -> str:
     """Return the config to read: the wanted one, ``default``, or the only one."""
-    parts = (Path(name).parts for name in manifest["files"])
-    known = sorted({part[1] for part in parts if len(part) == 3 and part[0] == "data"})
+    known = sorted({found[0] for name in manifest["files"] if (found := _config_and_split(name))})
     if wanted is None:
         wanted = "default" if "default" in known or len(known) != 1 else known[0]
     if wanted not in known:
@@ -122,12 +218,30 @@ def _config_name(manifest: dict[str, Any], wanted: str | None, where: str) -> st
     return wanted
 
 
-def _check_files(folder: Path, manifest: dict[str, Any], config: str) -> None:
-    """Compare presence and size of the config's files with the manifest (checksums: ``atomvision validate``)."""
+def _check_split(manifest: dict[str, Any], config: str, split: str | None, where: str) -> None:
+    """Check the names in a split expression such as ``"train+test[:10%]"``."""
+    found = (_config_and_split(name) for name in manifest["files"])
+    known = {pair[1] for pair in found if pair and pair[0] == config}
+    for part in (split or "").split("+") if split else ():
+        name = part.partition("[")[0].strip()
+        if name not in known | {"all"}:
+            raise UsageError(
+                f"config {config!r} of {where} has no split {name!r}; it has: {', '.join(sorted(known))}"
+            )
+
+
+def _config_and_split(name: str) -> tuple[str, str] | None:
+    """Return config and split of a file in the manifest, `None` when it holds no rows."""
+    match = re.fullmatch(r"data/([^/]+)/(\w+)-\d+-of-\d+\.parquet", name)
+    return (match[1], match[2]) if match else None
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], config: str, remedy: str) -> None:
+    """Compare presence and size of the config's files with the manifest; `validate_folder` does checksums."""
     for name, facts in sorted(manifest["files"].items()):
         if not name.startswith(f"data/{config}/"):
             continue
         path = folder / name
         if not path.is_file() or path.stat().st_size != facts["bytes"]:
-            problem = "is cut short" if path.is_file() else "is missing"
-            raise AtomVisionError(f"{path} {problem}; build or download the dataset again")
+            problem = "has another size than the manifest says" if path.is_file() else "is missing"
+            raise AtomVisionError(f"{path} {problem}; {remedy}")
