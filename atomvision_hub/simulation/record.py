@@ -14,13 +14,25 @@ from atomvision_hub.structures.record import MaterialColumns
 class AtomColumns(Record):
     """Atoms whose disk touches the image, one entry an atom."""
 
-    x: Annotated[npt.NDArray[np.float32], Column("float32", "Column coordinate; pixel centres are integers", "px", (None,))]
-    y: Annotated[npt.NDArray[np.float32], Column("float32", "Row coordinate; pixel centres are integers", "px", (None,))]
+    x: Annotated[
+        npt.NDArray[np.float32],
+        Column("float32", "Column coordinate; pixel centres are integers", "px", (None,)),
+    ]
+    y: Annotated[
+        npt.NDArray[np.float32],
+        Column("float32", "Row coordinate; pixel centres are integers", "px", (None,)),
+    ]
     z: Annotated[npt.NDArray[np.float32], Column("float32", "Height along the beam", "Å", (None,))]
     number: Annotated[npt.NDArray[np.uint8], Column("uint8", "Atomic number", shape=(None,))]
-    index: Annotated[npt.NDArray[np.int32], Column("int32", "Index of the atom in the crystal's cell", shape=(None,))]
-    column: Annotated[npt.NDArray[np.int32], Column("int32", "Atoms with equal values overlap in projection", shape=(None,))]
-    visible: Annotated[npt.NDArray[np.bool_], Column("bool", "Whether the centre lies inside the image", shape=(None,))]
+    index: Annotated[
+        npt.NDArray[np.int32], Column("int32", "Index of the atom in the crystal's cell", shape=(None,))
+    ]
+    column: Annotated[
+        npt.NDArray[np.int32], Column("int32", "Atoms with equal values overlap in projection", shape=(None,))
+    ]
+    visible: Annotated[
+        npt.NDArray[np.bool_], Column("bool", "Whether the centre lies inside the image", shape=(None,))
+    ]
 
 
 class StemRow(MaterialColumns):
@@ -32,13 +44,17 @@ class StemRow(MaterialColumns):
         float, Column("float64", "Intensity = intensity_offset + intensity_scale * grey level", "Z^n/Å²")
     ]
     intensity_offset: Annotated[float, Column("float64", "Intensity of grey level 0", "Z^n/Å²")]
-    mask: Annotated[bytes, Column("image", "255 where a pixel centre is within mask_radius of an atom, else 0")]
+    mask: Annotated[
+        bytes, Column("image", "255 where a pixel centre is within mask_radius of an atom, else 0")
+    ]
     mask_radius: Annotated[float, Column("float32", "Radius of the disks of the mask", "Å")]
     atoms: AtomColumns
     pixel_size: Annotated[
         npt.NDArray[np.float64], Column("float64", "Pixel size along rows (y) and columns (x)", "Å/px", (2,))
     ]
     rotation: Annotated[float, Column("float64", "Rotation of the crystal from x towards y", "degree")]
-    shift: Annotated[npt.NDArray[np.float64], Column("float64", "Shift of the crystal along x and y", "Å", (2,))]
+    shift: Annotated[
+        npt.NDArray[np.float64], Column("float64", "Shift of the crystal along x and y", "Å", (2,))
+    ]
     z_exponent: Annotated[float, Column("float64", "Exponent n of the atomic number")]
     psf: Annotated[str, Column("string", "Point-spread function with its parameters")]

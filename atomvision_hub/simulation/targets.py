@@ -1,0 +1,102 @@
+"""What a model should find in an image: the table of its atoms, the columns they form, and masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+Table = np.ndarray[tuple[int], np.dtype[np.void]]
+Mask = npt.NDArray[np.bool_]
+
+#: Fields of the atom table, those of `AtomColumns`.
+ATOM_DTYPE = np.dtype(
+    [
+        ("x", np.float32),
+        ("y", np.float32),
+        ("z", np.float32),
+        ("number", np.uint8),
+        ("index", np.int32),
+        ("column", np.int32),
+        ("visible", np.bool_),
+    ]
+)
+
+#: Atoms whose projections are closer than this, in Å, belong to one column.
+COLUMN_DISTANCE = 0.05
+
+
+def overlap_columns(
+    x: npt.ArrayLike, y: npt.ArrayLike, distance: float = COLUMN_DISTANCE
+) -> npt.NDArray[np.int32]:
+    """Return which atoms overlap in projection.
+
+    Single linkage: atoms closer than `distance` share a column, and so do atoms joined by a chain of such
+    neighbours.
+
+    Parameters
+    ----------
+    x, y
+        Positions in the image plane, (n,), in the unit of `distance` (Å).
+    distance
+        Largest distance of neighbours.
+
+    Returns
+    -------
+    int32 array (n,) of column numbers, counted from zero in the order of the first atom of each.
+    """
+    points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
+    label = np.arange(len(points), dtype=np.int32)
+    if len(points) == 0:
+        return label
+    first, second = cKDTree(points).query_pairs(distance, output_type="ndarray").T
+    while np.any(label[first] != label[second]):
+        lower = np.minimum(label[first], label[second])
+        np.minimum.at(label, first, lower)
+        np.minimum.at(label, second, lower)
+        label = label[label]
+    # Labels are indices of first atoms: numbering those that stand for themselves keeps the order.
+    number = np.cumsum(label == np.arange(len(label)), dtype=np.int32) - np.int32(1)
+    return number[label]
+
+
+def disk_mask(
+    x: npt.ArrayLike, y: npt.ArrayLike, shape: tuple[int, int], pixel_size: tuple[float, float], radius: float
+) -> Mask:
+    """Return the pixels whose centre lies within `radius` of an atom.
+
+    A pixel belongs to the disk of an atom when ``((row - y) / ry)² + ((column - x) / rx)² <= 1`` with
+    ``ry = radius / pixel_size[0]`` and ``rx = radius / pixel_size[1]``.
+
+    Parameters
+    ----------
+    x, y
+        Column and row coordinates of the atoms in pixels, (n,).
+    shape
+        Rows and columns.
+    pixel_size
+        Pixel size along rows and columns, in Å/px.
+    radius
+        Radius of the disks, in Å.
+    """
+    ry, rx = radius / pixel_size[0], radius / pixel_size[1]
+    half_y, half_x = int(ry) + 1, int(rx) + 1
+    height, width = shape
+    px, py = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    row, column = np.rint(py), np.rint(px)
+    # Disks that miss the canvas (the image with room for a whole disk around it) cannot touch the image.
+    near = (row >= -half_y) & (row < height + half_y) & (column >= -half_x) & (column < width + half_x)
+    px, py, row, column = px[near], py[near], row[near], column[near]
+    stride = width + 4 * half_x
+    canvas = np.zeros((height + 4 * half_y) * stride, dtype=np.bool_)
+    dy, dx = np.arange(-half_y, half_y + 1), np.arange(-half_x, half_x + 1)
+    inside = (((row[:, None] + dy - py[:, None]) / ry) ** 2)[:, :, None] + (
+        ((column[:, None] + dx - px[:, None]) / rx) ** 2
+    )[:, None, :] <= 1
+    corner = ((row + 2 * half_y) * stride + column + 2 * half_x).astype(np.int64)
+    offset = (dy[:, None] * stride + dx).ravel()
+    atom, pixel = np.nonzero(inside.reshape(len(corner), -1))
+    canvas[corner[atom] + offset[pixel]] = True
+    return canvas.reshape(-1, stride)[
+        2 * half_y : 2 * half_y + height, 2 * half_x : 2 * half_x + width
+    ].copy()
