@@ -30,7 +30,7 @@ class LatticeClassification:
     projected
         Bravais lattice of the atom columns seen along z, all that an image can show.
     margin, projected_margin
-        No change of both reduced lattice vectors by less than this (Å) changes the class.
+        No change of the reduced lattice vectors that adds up to less than this (Å) changes the class.
     alternatives, projected_alternatives
         The other classes with their distances in Å, nearest first.
     cell, projected_cell

@@ -7,8 +7,9 @@ tell its class. With their lengths l1 <= l2 <= l3 <= l4:
 * centred rectangular: l1 = l2 or l2 = l3 (a rhombic basis);
 * square: l1 = l2 and l3 = l4; hexagonal: l1 = l2 = l3.
 
-How far a lattice is from a class is measured in Å of change of *both* reduced basis vectors, so a distance of
-0.02 Å means that no change of u and of v by less than 0.02 Å each leads into that class.
+How far a lattice is from a class is measured by the smallest change |du| + |dv| of its reduced basis that leads
+there: a rhombus whose edges differ by 0.02 Å is 0.02 Å from centred rectangular. Where no closed form is known
+(square, hexagonal) the distance is a lower bound. All distances change by at most |du| + |dv| when the basis does.
 """
 
 from __future__ import annotations
@@ -91,20 +92,18 @@ def bravais_class(vectors: npt.ArrayLike, tolerance: float = 0.05) -> BravaisFit
     vectors
         Lattice vectors as rows in Å, shape (2, 2); any basis.
     tolerance
-        Largest change of the reduced vectors, in Å, that is forgiven.
+        Largest distance from a class, in Å, that is forgiven.
 
     Returns
     -------
     BravaisFit
-        Its `margin` is a lower bound: no change of both reduced vectors by less changes the class.
+        Its `margin` is a lower bound: no change of the reduced vectors with |du| + |dv| below it changes the class.
     """
     ux, uy, vx, vy = reduce_basis(vectors)
     uu, vv, uv = ux * ux + uy * uy, vx * vx + vy * vy, ux * vx + uy * vy
     u, v, w = math.sqrt(uu), math.sqrt(vv), math.sqrt(uu + vv + 2 * uv)
-    # Smallest turn of both vectors to a right angle: arcsin(d / u) + arcsin(d / v) = |90° - angle|, solved for d.
-    right = -uv / math.sqrt(uu + vv + 2 * abs(ux * vy - uy * vx))
-    rhombic = min(v - u, w - v) / 2
-    distances = ((w - u) / 2, max(right, (v - u) / 2), right, rhombic)
+    right = -uv / v  # from the tip of u to the line that is orthogonal to v
+    distances = (w - u, max(right, v - u), right, min(v - u, w - v))
     label = OBLIQUE
     for pair in ((HEXAGONAL, SQUARE), (RECTANGULAR, CENTERED)):
         nearest = min(pair, key=distances.__getitem__)
@@ -117,9 +116,8 @@ def bravais_class(vectors: npt.ArrayLike, tolerance: float = 0.05) -> BravaisFit
 
 
 def _margin(label: int, distances: tuple[float, ...], tolerance: float) -> float:
-    # Each distance changes by at most d when both vectors change by at most d, so the class stays while the
-    # chosen distance stays within the tolerance, those of more symmetric classes beyond it, and those of
-    # equally symmetric ones above the chosen one.
+    # No distance changes by more than the vectors do, so the class stays while the chosen distance stays within
+    # the tolerance, those of more symmetric classes beyond it, and those of equally symmetric ones above it.
     if label == OBLIQUE:
         return min(distances) - tolerance
     slack = [tolerance - distances[label]]
