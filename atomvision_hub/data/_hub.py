@@ -114,23 +114,24 @@ def _watched_session() -> Iterator[None]:
     """
     from huggingface_hub import get_session
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
-        logging,
     )
+    from huggingface_hub.utils import logging as hub_logging
 
     session = get_session()
     timeout, session.timeout = session.timeout, STALL_SECONDS
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    hide_bars = not sys.stderr.isatty()
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
+    hide_bars = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if hide_bars:
         disable_progress_bars()
     try:
         yield
     finally:
         session.timeout = timeout
-        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(verbosity)
         if hide_bars:
             enable_progress_bars()
 

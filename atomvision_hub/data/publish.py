@@ -123,7 +123,7 @@ def push_model(
     """Publish a model folder and tag it; parameters and errors as for `push_dataset`.
 
     The folder needs ``README.md``, ``config.json``, ``facts.json`` and ``model.safetensors``. Published are
-    the text, picture and safetensors files directly in it; what training keeps in folders below stays at home.
+    the text, picture and safetensors files directly in it; what training keeps in subfolders stays at home.
     """
     return _push(Path(folder), repo_id, "model", tag, private=private, token=token, endpoint=endpoint)
 
