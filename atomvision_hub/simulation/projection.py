@@ -34,33 +34,51 @@ class Projection:
 
     Attributes
     ----------
-    positions
-        Cartesian positions relative to the point shown in the image centre, (n, 3), in Å.
+    points
+        Positions relative to the point shown in the image centre, in Å: (n, 2) as seen along the beam, or (n, 3)
+        when `slab` bounds the crystal along it.
+    translations
+        Vectors that repeat the points, (m, 2) with m <= 2, or the three lattice vectors, (3, 3), with a slab.
+        Points lie within their first cell.
     numbers
         Atomic numbers, (n,).
-    translations
-        Vectors that repeat the atoms, (m, d) in Å: m <= 2 vectors in the image plane (d = 2), or the three
-        lattice vectors (d = 3) when `slab` bounds them along the beam.
+    heights
+        z of the atoms, (n,), in Å.
     slab
         Lowest and highest z, in Å, of the atoms that are shown, or ``None`` for those of one period.
     """
 
-    positions: Array
-    numbers: npt.NDArray[np.int64]
+    points: Array
     translations: Array
+    numbers: npt.NDArray[np.int64]
+    heights: Array
     slab: tuple[float, float] | None = None
+
+    def overlapping(self) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Return the distinct points and, for every atom, which of them it lies on.
+
+        Atoms on top of each other are drawn once with their joint weight. Points are compared to 1e-7 Å; two that
+        escape that are drawn twice, which is right as well.
+        """
+        if self.slab is not None or len(self.points) == 1:
+            return self.points, np.arange(len(self.points))
+        rounded = np.rint(self.points * 1e7)
+        _, first, which = np.unique(
+            rounded[:, 0] + 1j * rounded[:, 1], return_index=True, return_inverse=True
+        )
+        return self.points[first], which
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where on the image the crystal lies: ``(row, column) = origin + matrix @ (y, x)`` written for (x, y).
+    """Where on the image the crystal lies: pixel (x, y) of a point is ``origin + point @ matrix``.
 
     Attributes
     ----------
     matrix
-        Maps Å to pixels, (2, 2), in the order (x, y).
+        Maps Å to pixels, (2, 2).
     origin
-        Position of the crystal's centre on the image, (x, y) in pixels.
+        Pixel (x, y) at which the crystal's centre is shown, (2,).
     """
 
     matrix: Array
@@ -70,7 +88,7 @@ class Pose:
 def project(
     atoms: Atoms, *, center: tuple[float, float] | None = None, thickness: float | None = None
 ) -> Projection:
-    """Return a crystal as atoms and the translations that repeat them on the image.
+    """Return a crystal as points on the image plane and the translations that repeat them.
 
     Parameters
     ----------
@@ -90,23 +108,23 @@ def project(
     UsageError
         When the cell does not tile the image plane, or `thickness` fits no crystal that is periodic along z.
     """
-    positions = np.array(atoms.positions, dtype=np.float64)
+    positions = np.asarray(atoms.positions, dtype=np.float64)
     numbers = np.asarray(atoms.numbers)
     cell = np.asarray(atoms.cell.array)
     _check(positions, numbers, cell)
     periodic = cell[np.asarray(atoms.pbc)]
     if thickness is None:
-        planar = _planar_translations(periodic)
+        translations = _planar_translations(periodic)
+        points = positions[:, :2] - _middle(positions[:, :2], translations, center)
+        slab = None
     else:
-        periodic = _slab_translations(periodic, thickness)
-        planar = np.eye(2)
-    middle = _center(positions[:, :2], planar) if center is None else np.asarray(center, dtype=np.float64)
-    if middle.shape != (2,) or not np.all(np.isfinite(middle)):
-        raise UsageError(f"center must be two finite lengths (x, y) in Å, not {center!r}")
-    positions[:, :2] -= middle
-    if thickness is None:
-        return Projection(positions, numbers, planar)
-    return Projection(positions, numbers, periodic, (-_FACE, thickness - _FACE))
+        translations = _slab_translations(periodic, thickness)
+        points = positions.copy()
+        points[:, :2] -= _middle(positions[:, :2], np.eye(2), center)
+        slab = (-_FACE, thickness - _FACE)
+    if len(translations):
+        points -= np.floor(points @ _inverse(translations)) @ translations
+    return Projection(points, translations, numbers, positions[:, 2], slab)
 
 
 def _check(positions: Array, numbers: npt.NDArray[np.int64], cell: Array) -> None:
@@ -162,15 +180,28 @@ def _slab_translations(periodic: Array, thickness: float) -> Array:
     return np.asarray(minkowski_reduce(periodic)[0], dtype=np.float64)
 
 
-def _center(planar_positions: Array, planar: Array) -> Array:
-    """Return the middle of the bounding box along directions in which nothing repeats, zero along others."""
-    if len(planar) == 2:
+def _inverse(translations: Array) -> Array:
+    """Return the matrix that turns points into multiples of the translations; of one, into shares along it."""
+    if len(translations) == 2:  # what numpy.linalg takes much longer for
+        (a, b), (c, d) = translations.tolist()
+        return np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    return np.linalg.pinv(translations)
+
+
+def _middle(points: Array, translations: Array, center: tuple[float, float] | None) -> Array:
+    """Return `center`, by default the middle of the bounding box where nothing repeats and zero elsewhere."""
+    if center is not None:
+        middle = np.asarray(center, dtype=np.float64)
+        if middle.shape != (2,) or not np.all(np.isfinite(middle)):
+            raise UsageError(f"center must be two finite lengths (x, y) in Å, not {center!r}")
+        return middle
+    if len(translations) == 2:
         return np.zeros(2)
-    if len(planar) == 0:
-        return (planar_positions.min(0) + planar_positions.max(0)) / 2
-    along = planar[0] / np.linalg.norm(planar[0])
+    if len(translations) == 0:
+        return np.asarray((points.min(0) + points.max(0)) / 2)
+    along = translations[0] / np.linalg.norm(translations[0])
     across = np.array([-along[1], along[0]])
-    heights = planar_positions @ across
+    heights = points @ across
     return np.asarray((heights.min() + heights.max()) / 2 * across)
 
 
@@ -187,76 +218,74 @@ def rotation_matrix(degrees: float) -> Array:
 def pose(
     shape: tuple[int, int], pixel_size: tuple[float, float], rotation: float, shift: tuple[float, float]
 ) -> Pose:
-    """Return the map from Å to pixels for an image of `shape` (rows, columns) and `pixel_size` (Å/px) alike."""
-    step = np.array([pixel_size[1], pixel_size[0]])
-    middle = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
-    return Pose(rotation_matrix(rotation) / step[:, None], middle + np.asarray(shift) / step)
+    """Return the map from Å to the pixels of an image of `shape` and `pixel_size`, both (row, column)."""
+    dy, dx = pixel_size
+    return Pose(
+        rotation_matrix(rotation).T / np.array([dx, dy]),
+        np.array([(shape[1] - 1) / 2 + shift[0] / dx, (shape[0] - 1) / 2 + shift[1] / dy]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class AtomsInView:
-    """Atoms near an image: column `x` and row `y` in pixels, height `z` in Å, index of the atom in the crystal."""
+class PointsInView:
+    """Points near an image: column `x` and row `y` in pixels, height `z` (Å) in a slab, index of the point."""
 
     x: Array
     y: Array
-    z: Array
+    z: Array | None
     index: npt.NDArray[np.int64]
 
 
-def atoms_in_view(
-    projection: Projection, pose: Pose, shape: tuple[int, int], margin: tuple[float, float]
-) -> AtomsInView:
-    """Return all atoms, repeated ones too, on an image or within `margin` (row, column; pixels) of it.
+def points_in_view(
+    points: Array, projection: Projection, pose: Pose, shape: tuple[int, int], margin: tuple[float, float]
+) -> PointsInView:
+    """Return where `points` and their repetitions lie, as far as on an image or within a margin of it.
+
+    Parameters
+    ----------
+    points
+        Those of the projection, or some of them.
+    projection, pose
+        How they repeat and where the image shows them.
+    shape
+        Rows and columns of the image.
+    margin
+        Width of the margin along (rows, columns), in pixels.
 
     Raises
     ------
     UsageError
         When the view holds more atoms than any sensible image.
     """
-    translations, slab = projection.translations, projection.slab
-    low = [-0.5 - margin[1], -0.5 - margin[0]]
-    high = [shape[1] - 0.5 + margin[1], shape[0] - 0.5 + margin[0]]
-    points = projection.positions[:, :2] @ pose.matrix.T + pose.origin
-    steps = translations[:, :2] @ pose.matrix.T
-    z = projection.positions[:, 2]
+    (ox, oy), matrix, slab = pose.origin.tolist(), pose.matrix, projection.slab
+    low = [-0.5 - margin[1] - ox, -0.5 - margin[0] - oy]
+    high = [shape[1] - 0.5 + margin[1] - ox, shape[0] - 0.5 + margin[0] - oy]
     if slab is not None:
         low, high = [*low, slab[0]], [*high, slab[1]]
-        points, steps = np.column_stack([points, z]), np.column_stack([steps, translations[:, 2]])
-    index = np.arange(len(points))
-    if len(steps):
-        points, counts = _repeat(points, steps, np.array(low), np.array(high))
-        index, z = np.tile(index, counts), np.tile(z, counts)
-    keep = (points[:, 0] >= low[0]) & (points[:, 0] <= high[0])
-    keep &= (points[:, 1] >= low[1]) & (points[:, 1] <= high[1])
-    if slab is not None:
-        z = points[:, 2]
-        keep &= (z >= slab[0]) & (z < slab[1])
+        matrix = np.block([[matrix, np.zeros((2, 1))], [np.zeros((1, 2)), np.ones((1, 1))]])
+    placed = points @ matrix
+    if len(projection.translations):
+        placed = _repeat(placed, projection.translations @ matrix, np.array(low), np.array(high))
+    keep = np.ones(len(placed), dtype=np.bool_)
+    for axis in range(len(low)):
+        keep &= (placed[:, axis] >= low[axis]) & (placed[:, axis] < high[axis])
     chosen = np.flatnonzero(keep)
-    return AtomsInView(points[chosen, 0], points[chosen, 1], z[chosen], index[chosen])
+    inside = placed[chosen]
+    heights = None if slab is None else inside[:, 2]
+    return PointsInView(inside[:, 0] + ox, inside[:, 1] + oy, heights, chosen % len(points))
 
 
-def _repeat(points: Array, steps: Array, low: Array, high: Array) -> tuple[Array, int]:
-    """Return `points` repeated by all combinations of `steps` that can fall into the box, and their count."""
-    if len(steps) == 2:  # numpy.linalg costs ten times as much as this
-        (a, b), (c, d) = steps.tolist()
-        determinant = a * d - b * c
-        inverse = np.array([[d, -b], [-c, a]]) / determinant
-    else:
-        inverse = np.linalg.pinv(steps)
-    fractional = points @ inverse
-    points = points - np.floor(fractional) @ steps  # now all within the first cell
-    middle = ((low + high) / 2) @ inverse
-    half = ((high - low) / 2) @ np.abs(inverse)
-    first = np.ceil(middle - half - 1).astype(int)
-    last = np.floor(middle + half).astype(int)
-    lengths = last - first + 1
-    count = math.prod(lengths.tolist())
+def _repeat(points: Array, steps: Array, low: Array, high: Array) -> Array:
+    """Return `points` of the first cell repeated by all combinations of `steps` that can fall into the box."""
+    inverse = _inverse(steps)
+    middle, half = ((low + high) / 2) @ inverse, ((high - low) / 2) @ np.abs(inverse)
+    first, last = np.ceil(middle - half - 1).tolist(), np.floor(middle + half).tolist()
+    count = math.prod(b - a + 1 for a, b in zip(first, last, strict=True))
     if count * len(points) > _MOST_ATOMS:
         raise UsageError(
-            f"the view would need about {count * len(points):.0e} atoms; choose a smaller pixel_size, shape, psf "
-            "or thickness"
+            f"the view would hold about {count * len(points):.0e} atoms; choose a smaller pixel_size, shape, psf or "
+            "thickness"
         )
-    offsets = np.zeros((1, points.shape[1]))
-    for start, length, step in zip(first.tolist(), lengths.tolist(), steps, strict=True):
-        offsets = (offsets[:, None] + np.arange(start, start + length)[:, None] * step).reshape(-1, len(step))
-    return (offsets[:, None] + points).reshape(-1, points.shape[1]), count
+    for a, b, step in zip(first, last, steps, strict=True):
+        points = (np.arange(a, b + 1)[:, None, None] * step + points).reshape(-1, points.shape[1])
+    return points

@@ -56,50 +56,67 @@ def render(
     if isinstance(psf, GaussianPSF):
         order = np.argsort(y)
         x, y, weights = x[order], y[order], weights[order]
-        for weight, sigma in zip(psf.weights, psf.sigmas, strict=True):
+        for term, (weight, sigma) in enumerate(zip(psf.weights, psf.sigmas, strict=True)):
             scaled = weights * (weight / (2 * math.pi * sigma**2))
-            _add_gaussians(image, x, y, scaled, (sigma / pixel_size[0], sigma / pixel_size[1]))
+            pixels = sigma / pixel_size[0], sigma / pixel_size[1]
+            _add_gaussians(image, x, y, scaled, pixels, blank=term == 0)
     else:
         _add_stamps(image, x, y, weights, psf, pixel_size)
     return image
 
 
-def _add_gaussians(image: Image, x: Array, y: Array, weights: Array, sigma: tuple[float, float]) -> None:
+def _add_gaussians(
+    image: Image, x: Array, y: Array, weights: Array, sigma: tuple[float, float], *, blank: bool
+) -> None:
     """Add Gaussians of peak `weights` and width `sigma` (row, column; pixels) to `image`; `y` is sorted."""
     height, width = image.shape
     reach_y, reach_x = GAUSSIAN_REACH * sigma[0], GAUSSIAN_REACH * sigma[1]
+    tops = np.arange(0, height, _BAND)
     for left in range(0, width, _PANEL):
         right = min(left + _PANEL, width)
-        near = (
-            slice(None)
-            if width <= _PANEL
-            else np.flatnonzero((x >= left - reach_x) & (x <= right - 1 + reach_x))
-        )
-        panel_x, panel_y, panel_w = x[near], y[near], weights[near]
-        for start in range(0, len(panel_x), _ATOMS):
-            block = slice(start, start + _ATOMS)
-            columns = _factors(panel_x[block], left, right, sigma[1])
-            columns *= panel_w[block, None].astype(np.float32)
-            block_y = panel_y[block]
-            tops = np.arange(0, height, _BAND)
-            firsts = np.searchsorted(block_y, tops - reach_y).tolist()
-            lasts = np.searchsorted(block_y, tops + (_BAND - 1 + reach_y), side="right").tolist()
-            for top, first, last in zip(tops.tolist(), firsts, lasts, strict=True):
-                if first < last:
-                    bottom = min(top + _BAND, height)
-                    rows = _factors(block_y[first:last], top, bottom, sigma[0])
-                    image[top:bottom, left:right] += rows.T @ columns[first:last]
+        if width > _PANEL:
+            near = np.flatnonzero((x >= left - reach_x) & (x <= right - 1 + reach_x))
+            panel = x[near], y[near], weights[near]
+        else:
+            panel = x, y, weights
+        for start in range(0, len(panel[0]), _ATOMS):
+            block_x, block_y, block_w = (values[start : start + _ATOMS] for values in panel)
+            columns = _factors(block_x - left, right - left, sigma[1])
+            columns *= block_w[:, None].astype(np.float32)
+            first = np.searchsorted(block_y, tops - reach_y)
+            last = np.searchsorted(block_y, tops + (_BAND - 1 + reach_y), side="right")
+            # The row factors of all bands in one go; bands near few atoms are filled up with any others.
+            room = int((last - first).max())
+            chosen = np.minimum(first[:, None] + np.arange(room), len(block_y) - 1)
+            rows = _factors((block_y[chosen] - tops[:, None]).ravel(), _BAND, sigma[0])
+            for band, (top, begin, end) in enumerate(
+                zip(tops.tolist(), first.tolist(), last.tolist(), strict=True)
+            ):
+                if begin == end:
+                    continue
+                target = image[top : top + _BAND, left:right]
+                factors = rows[band * room : band * room + end - begin, : len(target)].T, columns[begin:end]
+                if blank and start == 0:
+                    np.matmul(*factors, out=target)
+                else:
+                    target += np.matmul(*factors)
 
 
-def _factors(center: Array, start: int, stop: int, sigma: float) -> Image:
-    """Return ``exp(-(pixel - center)² / 2 sigma²)`` for pixels start <= pixel < stop, (n, stop - start)."""
-    whole = np.rint(center)
-    # Differences of whole pixels are exact in float32, so the error does not grow with the image.
-    exponent = np.arange(start, stop, dtype=np.float32) - whole[:, None].astype(np.float32)
-    exponent -= (center - whole)[:, None].astype(np.float32)
+def _factors(center: Array, length: int, sigma: float) -> Image:
+    """Return ``exp(-(pixel - center)² / 2 sigma²)`` for pixels 0 <= pixel < length, (n, length)."""
+    # The differences as a matrix product, the quickest way. Those of whole pixels are exact in float32, so the
+    # error does not grow with the image.
+    left = np.empty((len(center), 3), dtype=np.float32)
+    left[:, 0] = 1
+    left[:, 1] = whole = np.rint(center)
+    left[:, 2] = center - whole
+    right = np.empty((3, length), dtype=np.float32)
+    right[0] = np.arange(length)
+    right[1:] = -1
+    exponent = left @ right
     np.square(exponent, out=exponent)
     exponent *= np.float32(-0.5 / sigma**2)
-    np.maximum(exponent, _LOWEST, out=exponent)
+    exponent.clip(_LOWEST, np.float32(0), out=exponent)
     return np.exp(exponent, out=exponent)
 
 

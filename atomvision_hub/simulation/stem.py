@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.simulation.projection import AtomsInView, atoms_in_view, pose, project
+from atomvision_hub.simulation.projection import Pose, Projection, points_in_view, pose, project
 from atomvision_hub.simulation.psf import RadialPSF, as_psf
 from atomvision_hub.simulation.render import render
 from atomvision_hub.simulation.targets import ATOM_DTYPE, Table, disk_mask, overlap_columns
@@ -58,26 +58,24 @@ class StemFrame:
     z_exponent: float
     psf: RadialPSF
     mask_radius: float
-    _view: AtomsInView
-    _numbers: npt.NDArray[np.int64]
+    _projection: Projection
+    _pose: Pose
 
     # Table and mask are made when asked for: rendering alone does not pay for them.
     @cached_property
     def atoms(self) -> Table:
         """Table of the atoms whose mask disk touches the image."""
         (height, width), (dy, dx), radius = self.image.shape, self.pixel_size, self.mask_radius
-        x, y = self._view.x, self._view.y
-        touch = np.flatnonzero(
-            (x >= -0.5 - radius / dx)
-            & (x <= width - 0.5 + radius / dx)
-            & (y >= -0.5 - radius / dy)
-            & (y <= height - 0.5 + radius / dy)
+        crystal = self._projection
+        view = points_in_view(
+            crystal.points, crystal, self._pose, (height, width), (radius / dy, radius / dx)
         )
-        table = np.empty(len(touch), dtype=ATOM_DTYPE)
-        x, y, index = x[touch], y[touch], self._view.index[touch]
-        table["x"], table["y"], table["z"] = x, y, self._view.z[touch]
-        table["number"], table["index"] = self._numbers[index], index
-        table["column"] = overlap_columns(x * dx, y * dy)
+        table = np.empty(len(view.index), dtype=ATOM_DTYPE)
+        table["x"], table["y"] = view.x, view.y
+        table["z"] = crystal.heights[view.index] if view.z is None else view.z
+        table["number"], table["index"] = crystal.numbers[view.index], view.index
+        table["column"] = overlap_columns(view.x * dx, view.y * dy)
+        x, y = table["x"], table["y"]
         table["visible"] = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
         return table
 
@@ -195,18 +193,14 @@ def simulate_stem(
     if mask_radius <= 0:
         raise UsageError(f"mask_radius must be positive, in Å, not {mask_radius!r}")
     profile = as_psf(psf, sigma)
-    reach = max(profile.reach, mask_radius)
-    projection = project(atoms, center=center, thickness=thickness)
-    view = atoms_in_view(
-        projection,
-        pose((rows, columns), size, float(rotation), shift),
-        (rows, columns),
-        (reach / size[0], reach / size[1]),
-    )
-    weights = (projection.numbers.astype(np.float64) ** z_exponent)[view.index]
-    image = render(view.x, view.y, weights, profile, (rows, columns), size)
+    crystal = project(atoms, center=center, thickness=thickness)
+    place = pose((rows, columns), size, float(rotation), shift)
+    points, which = crystal.overlapping()
+    margin = profile.reach / size[0], profile.reach / size[1]
+    view = points_in_view(points, crystal, place, (rows, columns), margin)
+    weights = np.bincount(which, crystal.numbers.astype(np.float64) ** z_exponent)[view.index]
     return StemFrame(
-        image=image,
+        image=render(view.x, view.y, weights, profile, (rows, columns), size),
         pixel_size=size,
         rotation=float(rotation),
         shift=shift,
@@ -214,8 +208,8 @@ def simulate_stem(
         psf=profile,
         # As a row stores it, so that the mask follows from the row to the last pixel.
         mask_radius=float(np.float32(mask_radius)),
-        _view=view,
-        _numbers=projection.numbers,
+        _projection=crystal,
+        _pose=place,
     )
 
 

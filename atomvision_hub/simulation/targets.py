@@ -80,23 +80,23 @@ def disk_mask(
         Radius of the disks, in Å.
     """
     ry, rx = radius / pixel_size[0], radius / pixel_size[1]
-    half_y, half_x = int(ry) + 1, int(rx) + 1
+    half_y, half_x = int(ry + 0.5), int(rx + 0.5)  # reach of a disk from the pixel nearest its centre
     height, width = shape
     px, py = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     row, column = np.rint(py), np.rint(px)
-    # Disks that miss the canvas (the image with room for a whole disk around it) cannot touch the image.
+    # Disks are drawn on a canvas with room for whole disks around the image; others cannot touch it.
     near = (row >= -half_y) & (row < height + half_y) & (column >= -half_x) & (column < width + half_x)
-    px, py, row, column = px[near], py[near], row[near], column[near]
+    if not near.all():
+        px, py, row, column = px[near], py[near], row[near], column[near]
     stride = width + 4 * half_x
     canvas = np.zeros((height + 4 * half_y) * stride, dtype=np.bool_)
     dy, dx = np.arange(-half_y, half_y + 1), np.arange(-half_x, half_x + 1)
-    inside = (((row[:, None] + dy - py[:, None]) / ry) ** 2)[:, :, None] + (
-        ((column[:, None] + dx - px[:, None]) / rx) ** 2
-    )[:, None, :] <= 1
+    rows_squared = np.square(((row - py)[:, None] + dy) / ry)
+    columns_squared = np.square(((column - px)[:, None] + dx) / rx)
+    inside = rows_squared[:, :, None] + columns_squared[:, None, :] <= 1
     corner = ((row + 2 * half_y) * stride + column + 2 * half_x).astype(np.int64)
-    offset = (dy[:, None] * stride + dx).ravel()
-    atom, pixel = np.nonzero(inside.reshape(len(corner), -1))
-    canvas[corner[atom] + offset[pixel]] = True
+    pixels = corner[:, None, None] + (dy[:, None] * stride + dx)
+    canvas[pixels[inside]] = True
     return canvas.reshape(-1, stride)[
         2 * half_y : 2 * half_y + height, 2 * half_x : 2 * half_x + width
     ].copy()
