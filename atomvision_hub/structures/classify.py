@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import ase
@@ -15,6 +17,7 @@ from atomvision_hub.structures.record import LATTICES
 from atomvision_hub.structures.translations import primitive_vectors
 
 Floats = npt.NDArray[np.float64]
+_MANY = 100_000  # more atoms than any column holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,22 @@ def classify_lattice(atoms: ase.Atoms, tolerance: float = 0.05) -> LatticeClassi
 
 def lattice_fits(flat: ase.Atoms, tolerance: float = 0.05) -> tuple[BravaisFit, BravaisFit]:
     """Return the classes of a flat layer's translations and of its projection along z."""
-    cell = flat.cell.array[:2, :2]
-    numbers, positions = flat.numbers, flat.positions
+    cell, positions = flat.cell.array[:2, :2], flat.positions
+    numbers: list[int] = flat.numbers.tolist()
+    if math.gcd(*Counter(numbers).values()) == 1:
+        # Neither the crystal nor its columns can repeat within the cell.
+        crystal = bravais_class(cell, tolerance)
+        return crystal, crystal
     vectors = primitive_vectors(cell, positions, numbers, tolerance)
-    columns, kinds = atom_columns(cell, positions[:, :2], numbers, tolerance)
-    seen = primitive_vectors(cell, columns, kinds, tolerance, start=vectors)
     crystal = bravais_class(vectors, tolerance)
+    columns, kinds = atom_columns(cell, positions[:, :2], flat.numbers, tolerance)
+    seen = primitive_vectors(cell, columns, kinds, tolerance, start=vectors)
     return crystal, crystal if seen is vectors else bravais_class(seen, tolerance)
 
 
 def atom_columns(
     cell: Floats, positions: Floats, numbers: npt.NDArray[np.int64], tolerance: float
-) -> tuple[Floats, npt.NDArray[np.int64]]:
+) -> tuple[Floats, list[int]]:
     """Return the atom columns of one cell, each element by itself.
 
     Parameters
@@ -108,18 +115,20 @@ def atom_columns(
     Returns
     -------
     positions, kinds
-        Mean position of each column, shape (m, 2), and an integer that is equal for columns of equally many
-        atoms of the same element, shape (m,).
+        Mean position of each column, shape (m, 2), and an integer for each that is equal for columns of equally
+        many atoms of the same element.
     """
     separation = positions[:, None, :] - positions[None, :, :]
     separation -= np.rint(separation @ np.linalg.inv(cell)) @ cell
-    together = ((separation**2).sum(axis=-1) <= tolerance**2) & (numbers[:, None] == numbers[None, :])
-    heads = together.argmax(axis=1)
-    if np.array_equal(heads, np.arange(len(heads))):
-        return positions, numbers * 1000 + 1
-    while not np.array_equal(heads[heads], heads):
+    together = (separation[..., 0] ** 2 + separation[..., 1] ** 2 <= tolerance**2) & (
+        numbers[:, None] == numbers
+    )
+    heads = together.argmax(axis=1)  # the first atom of each atom's column
+    if (heads == np.arange(len(heads))).all():
+        return positions, (numbers * _MANY + 1).tolist()
+    while (heads[heads] != heads).any():
         heads = heads[heads]
     first, inverse, counts = np.unique(heads, return_inverse=True, return_counts=True)
     offsets = np.zeros((len(first), 2))
     np.add.at(offsets, inverse, separation[np.arange(len(heads)), heads])
-    return positions[first] + offsets / counts[:, None], numbers[first] * 1000 + counts
+    return positions[first] + offsets / counts[:, None], (numbers[first] * _MANY + counts).tolist()

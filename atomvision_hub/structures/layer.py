@@ -82,17 +82,21 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
 
 def _vacuum(fractions: Floats, heights: Floats, periodic: npt.NDArray[np.bool_]) -> tuple[int, float]:
     """Return the axis of the vacuum and the fraction along it at which the layer begins."""
-    open_axes = np.flatnonzero(~periodic).tolist()
-    starts = {axis: 0.0 for axis in open_axes}
-    widest = 0.0
-    for axis in np.flatnonzero(periodic).tolist():
-        along = np.sort(fractions[:, axis] % 1.0)
-        gaps = np.diff(along, append=along[0] + 1.0)
-        last = int(gaps.argmax())
-        gap = float(gaps[last] * heights[axis])
-        widest = max(widest, gap)
-        if gap >= MIN_VACUUM:
-            starts[axis] = float(along[last] + gaps[last] / 2) % 1.0
+    along = np.sort(fractions % 1.0, axis=0)
+    gaps = np.empty_like(along)
+    np.subtract(along[1:], along[:-1], out=gaps[:-1])
+    gaps[-1] = along[0] + 1.0 - along[-1]
+    last = gaps.argmax(axis=0).tolist()
+    starts, widest = {}, 0.0
+    for axis in range(3):
+        if not periodic[axis]:
+            starts[axis] = 0.0
+            continue
+        gap = float(gaps[last[axis], axis])
+        width = gap * float(heights[axis])
+        widest = max(widest, width)
+        if width >= MIN_VACUUM:
+            starts[axis] = float(along[last[axis], axis]) + gap / 2
     if not starts:
         raise CrystalError(
             f"not two-dimensional: the widest gap is {widest:.1f} Å, vacuum needs {MIN_VACUUM:g} Å (bulk?)",
@@ -116,13 +120,15 @@ def _turn(u: Floats, v: Floats) -> Floats:
 
 def _refuse_several_layers(numbers: npt.NDArray[np.int64], positions: Floats, vectors: Floats) -> None:
     """Raise when a gap within the layer is bridged by no bond."""
-    order = np.argsort(positions[:, 2])
+    order = positions[:, 2].argsort()
     z = positions[order, 2]
     radii = covalent_radii[numbers[order]]
+    gaps = z[1:] - z[:-1]
     # Bonds are at least this long, so smaller gaps need no look.
-    candidates = np.flatnonzero(np.diff(z) > BOND_RATIO * 2 * radii.min())
-    if not len(candidates):
+    shortest = BOND_RATIO * 2 * radii.min()
+    if len(z) == 1 or gaps.max() <= shortest:
         return
+    candidates = np.flatnonzero(gaps > shortest)
     inverse = np.linalg.inv(vectors)
     reach = BOND_RATIO * 2 * float(radii.max())
     spans = [math.ceil(reach * length) for length in np.sqrt((inverse**2).sum(axis=0)).tolist()]

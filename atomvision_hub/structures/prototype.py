@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+
 import ase
 import numpy as np
 
@@ -9,12 +12,16 @@ from atomvision_hub.structures.formula import anonymous_formula
 
 #: Atoms may be off their symmetric places by this much (Å).
 SYMMETRY_PRECISION = 0.05
+# spglib tells on stderr when it has to tighten its precision, which it then does.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 
 def prototype_label(atoms: ase.Atoms) -> str:
-    """Return the prototype of a flat layer, such as ``"AB2-187-bi"`` for 2H MoS2.
+    """Return the prototype of a flat layer, such as ``"AB2-78-1-2"`` for 2H MoS2.
 
-    Anonymous formula, space group of the layer in vacuum, Wyckoff letters (those of one element together).
+    Anonymous formula, number of the layer group (International Tables E: 78 is p-6m2), and for each element the
+    numbers of symmetry-equivalent atoms in a primitive cell, sets of one element joined by ``+``. Wyckoff letters
+    would depend on the choice of the origin; this label does not.
 
     Parameters
     ----------
@@ -23,19 +30,20 @@ def prototype_label(atoms: ase.Atoms) -> str:
     """
     import spglib
 
-    cell = atoms.cell.array.copy()
-    # The space group must not depend on the vacuum: a height that no symmetry can mistake for an edge.
-    positions = atoms.positions
-    cell[2, 2] = 2.0 * (np.ptp(positions[:, 2]) + np.abs(cell[:2, :2]).sum()) + 11.0
+    numbers = atoms.numbers.tolist()
+    formula = anonymous_formula(numbers)
+    cell, positions = atoms.cell.array, atoms.positions
     fractions = positions @ np.linalg.inv(cell)
-    dataset = spglib.get_symmetry_dataset((cell, fractions, atoms.numbers), symprec=SYMMETRY_PRECISION)
-    formula = anonymous_formula(atoms.numbers.tolist())
+    dataset = spglib.get_symmetry_layerdataset(
+        (cell, fractions, numbers), aperiodic_dir=2, symprec=SYMMETRY_PRECISION
+    )
     if dataset is None:
-        return f"{formula}-1"
-    letters: dict[int, set[tuple[int, str]]] = {}
-    for number, orbit, letter in zip(
-        atoms.numbers.tolist(), dataset.crystallographic_orbits.tolist(), dataset.wyckoffs, strict=True
-    ):
-        letters.setdefault(number, set()).add((orbit, letter))
-    words = sorted("".join(sorted(letter for _, letter in orbits)) for orbits in letters.values())
-    return f"{formula}-{dataset.number}-{''.join(words)}"
+        group, orbits, copies = 1, range(len(numbers)), 1
+    else:
+        group, orbits = dataset.number, dataset.equivalent_atoms.tolist()
+        copies = len(numbers) // (int(dataset.mapping_to_primitive.max()) + 1)
+    sizes: dict[int, list[int]] = {}
+    for (number, _), size in Counter(zip(numbers, orbits, strict=True)).items():
+        sizes.setdefault(number, []).append(size // copies)
+    words = sorted((sum(counts), sorted(counts)) for counts in sizes.values())
+    return "-".join([formula, str(group), *("+".join(map(str, counts)) for _, counts in words)])

@@ -19,7 +19,7 @@ class MaterialColumns(Record):
 
     material_id: Annotated[str, Column("string", "Identifier of the material, joins the configs and datasets")]
     formula: Annotated[str, Column("string", "Reduced chemical formula; compositions never cross splits")]
-    prototype: Annotated[str, Column("string", "Structure prototype: anonymous formula, symmetry, Wyckoff letters")]
+    prototype: Annotated[str, Column("string", "Structure prototype: anonymous formula, layer group, sizes of the sets of equivalent atoms")]
     source: Annotated[str, Column("string", "Where the structure comes from")]
     source_id: Annotated[str, Column("string", "Identifier of the structure at its source")]
     lattice: Annotated[int, Column("class_label", "Bravais lattice of the crystal's translations", names=LATTICES)]

@@ -1,14 +1,14 @@
 """The translation lattice of a layer, found from its atoms rather than believed from its cell.
 
-All translations of a structure with n atoms of its rarest kind are fractions k/n of the cell, so it is enough to
-try, for every prime p that divides the numbers of atoms of all kinds, the p + 1 subgroups of order p, to take
-the one that fits best, and to go on from the smaller cell until none fits.
+If a cell holds n atoms of every kind (or multiples of n), its translations form a group whose order divides n, and
+each is a fraction k/n of the cell vectors. So it is enough to try, for every prime p that divides n, the p + 1
+subgroups of order p, to take the one that fits best, and to go on from the smaller cell until none fits.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def primitive_vectors(
-    cell: Floats, positions: Floats, kinds: Integers, tolerance: float, start: Floats | None = None
+    cell: Floats, positions: Floats, kinds: list[int], tolerance: float, start: Floats | None = None
 ) -> Floats:
     """Return a basis of the translation lattice of points in a plane, as rows, shape (2, 2).
 
@@ -27,82 +27,85 @@ def primitive_vectors(
     cell
         Vectors that are certainly translations, as rows in Å, shape (2, 2).
     positions
-        Cartesian positions in Å, shape (n, 2) or (n, 3); columns beyond the second do not repeat.
+        Cartesian positions in Å, shape (n, 2) or (n, 3); a third coordinate does not repeat.
     kinds
-        What must be mapped onto its like: one integer a point, shape (n,).
+        What must be mapped onto its like: one integer a point.
     tolerance
-        Largest distance, in Å, between a point and the image of its like.
+        Largest distance, in Å, between the image of a point and the nearest of its like.
     start
         Basis of a finer lattice that is known already (rows, shape (2, 2)).
     """
-    order = np.argsort(kinds, kind="stable")
-    counts = np.diff(np.flatnonzero(np.diff(kinds[order], prepend=np.nan, append=np.nan))).tolist()
     lattice = cell if start is None else start
-    index = 1 if start is None else round(abs(np.linalg.det(cell) / np.linalg.det(start)))
-    repeats = math.gcd(*counts)
-    if repeats <= index or repeats == 1:
+    members: dict[int, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        members.setdefault(kind, []).append(index)
+    repeats = math.gcd(*map(len, members.values()))
+    if start is not None:
+        repeats //= round(_area(cell) / _area(start))
+    if repeats <= 1:
         return lattice
-    to_fraction = np.linalg.inv(cell)
-    edges = [0, *np.cumsum(counts).tolist()]
-    groups = [positions[order[first:last]] for first, last in pairwise(edges)]
-    groups.sort(key=len)  # the rarest kind refuses most candidates at the least cost
-    differences = []
-    for group in groups:
-        separation = group[:, None, :] - group[None, :, :]
-        differences.append((separation[..., :2] @ to_fraction, (separation[..., 2:] ** 2).sum(axis=-1)))
-    while True:
-        remaining = repeats // index
-        best, vector, factor = math.inf, None, 1
-        for prime in _prime_factors(remaining):
-            for candidate in _subgroup_generators(prime) @ lattice / prime:
-                misfit = _misfit(candidate, prime, differences, cell, to_fraction, tolerance)
-                # Candidates that fit equally well are told apart by their order alone.
-                if misfit <= tolerance and misfit < best - 1e-9:
-                    best, vector, factor = misfit, candidate, prime
-        if vector is None:
-            return lattice
-        lattice = _with_vector(lattice, vector, factor)
-        index *= factor
+    # The rarest kind refuses most candidates at the least cost.
+    groups = [_Differences(cell, positions[group]) for group in sorted(members.values(), key=len)]
+    while repeats > 1:
+        found = _best_translation(lattice, repeats, groups, tolerance)
+        if found is None:
+            break
+        lattice, order = found
+        repeats //= order
+    return lattice
 
 
-def _misfit(
-    vector: Floats,
-    order: int,
-    differences: list[tuple[Floats, Floats]],
-    cell: Floats,
-    to_fraction: Floats,
-    tolerance: float,
-) -> float:
-    worst = 0.0
-    limit = tolerance * tolerance
-    for multiple in range(1, max(2, order // 2 + 1)):
-        shift = multiple * vector @ to_fraction
-        for fractions, heights in differences:
-            offset = fractions - shift
-            offset -= np.rint(offset)
-            squares = ((offset @ cell) ** 2).sum(axis=-1) + heights
-            worst = max(worst, float(squares.min(axis=1).max()))
-            if worst > limit:
-                return math.inf
-    return math.sqrt(worst)
+class _Differences:
+    """Differences between all points of one kind, to be compared with candidate translations."""
+
+    def __init__(self, cell: Floats, points: Floats) -> None:
+        (a, b), (c, d) = cell.tolist()
+        self._cell = cell
+        self._inverse = np.array(((d, -b), (-c, a))) / (a * d - b * c)
+        separation = points[:, None, :] - points[None, :, :]
+        self._fractions = separation[..., :2] @ self._inverse
+        self._squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
+
+    def misfits(self, vectors: Floats) -> Floats:
+        """Return for each vector, shape (k, 2), the largest squared distance from a point's image to its like."""
+        offset = self._fractions - (vectors @ self._inverse)[:, None, None, :]
+        offset -= np.rint(offset)
+        offset = offset @ self._cell
+        offset *= offset
+        worst: Floats = (offset[..., 0] + offset[..., 1] + self._squares).min(axis=2).max(axis=1)
+        return worst
 
 
-def _subgroup_generators(prime: int) -> Integers:
+def _best_translation(
+    lattice: Floats, repeats: int, groups: list[_Differences], tolerance: float
+) -> tuple[Floats, int] | None:
+    """Return the lattice refined by the translation that fits best, and by how much; ``None`` when none fits."""
+    best, found = tolerance * tolerance, None
+    for prime in _prime_factors(repeats):
+        vectors = _generators(prime) @ lattice / prime
+        misfits = groups[0].misfits(vectors)
+        for index in np.flatnonzero(misfits <= best).tolist():
+            # All multiples must fit; those beyond half the order are the inverses of the others.
+            multiples = vectors[index] * np.arange(1, max(2, (prime + 1) // 2))[:, None]
+            misfit = max(float(group.misfits(multiples).max()) for group in groups)
+            # Candidates that fit equally well are told apart by their order alone.
+            if misfit <= best - (1e-12 if found else 0.0):
+                # The generator (1, k) replaces the first basis vector, (0, 1) the second.
+                kept = lattice[1] if index < prime else lattice[0]
+                best, found = misfit, (np.array((vectors[index], kept)), prime)
+    return found
+
+
+@cache
+def _generators(prime: int) -> Integers:
     return np.array([(1, k) for k in range(prime)] + [(0, 1)])
 
 
-def _with_vector(lattice: Floats, vector: Floats, prime: int) -> Floats:
-    i, j = np.rint(vector @ np.linalg.inv(lattice) * prime).astype(int).tolist()
-    # (i, j) is (1, k) or (0, 1): the vector replaces the first or the second basis vector.
-    return np.array((vector, lattice[1])) if i else np.array((lattice[0], vector))
+@cache
+def _prime_factors(number: int) -> tuple[int, ...]:
+    return tuple(p for p in range(2, number + 1) if number % p == 0 and all(p % q for q in range(2, p)))
 
 
-def _prime_factors(number: int) -> list[int]:
-    factors, candidate = [], 2
-    while number > 1:
-        if number % candidate == 0:
-            factors.append(candidate)
-            while number % candidate == 0:
-                number //= candidate
-        candidate += 1
-    return factors
+def _area(vectors: Floats) -> float:
+    (a, b), (c, d) = vectors.tolist()
+    return abs(float(a * d - b * c))
