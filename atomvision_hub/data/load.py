@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atomvision_hub.data._hub import check_repo_id, hub_errors, is_unreachable, newest_tag, patiently
-from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 
 #: Version of the folder layout and of the columns that this package writes and reads.
 SCHEMA_VERSION = 1
@@ -71,7 +71,8 @@ def load_dataset(
             )
         manifest = read_manifest(folder)
         name = _config_name(manifest, config, str(folder))
-        _check_files(folder, manifest, name, "build or download the dataset again")
+        if fault := _fault(folder, manifest, name):
+            raise AtomVisionError(f"{fault}; build or download the dataset again")
         _check_split(manifest, name, split, str(folder))
         return datasets.load_dataset(str(folder), name, split=split, streaming=streaming)
 
@@ -94,7 +95,7 @@ def _load_from_hub(
 ) -> Any:
     import datasets
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionNotFoundError
 
     revision = revision or _newest_version(repo_id, token)
     where = f"{repo_id} {revision}"
@@ -107,6 +108,9 @@ def _load_from_hub(
         )
     except LocalEntryNotFoundError:
         raise
+    except RevisionNotFoundError:
+        known = ", ".join(_published_tags(repo_id, token)) or "none"
+        raise AtomVisionError(f"{repo_id} has no revision {revision!r}; its tags: {known}") from None
     except EntryNotFoundError:
         raise AtomVisionError(f"{where} has no manifest.json: it is no dataset of this project") from None
     snapshot = Path(path).parent
@@ -115,33 +119,43 @@ def _load_from_hub(
     _check_split(manifest, name, split, where)
     # The commit, not the tag, from here on: all files are of one version whatever happens on the Hub.
     commit = snapshot.name
-    if streaming:
-        return datasets.load_dataset(repo_id, name, split=split, revision=commit, streaming=True, token=token)
+    if _fault(snapshot, manifest, name):
+        if streaming:
+            return datasets.load_dataset(
+                repo_id, name, split=split, revision=commit, streaming=True, token=token
+            )
+        files = ["README.md", *(file for file in manifest["files"] if file.startswith(f"data/{name}/"))]
+        try:
+            patiently(
+                lambda: snapshot_download(
+                    repo_id, repo_type="dataset", revision=commit, allow_patterns=files, token=token
+                ),
+                "downloading",
+            )
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+        if fault := _fault(snapshot, manifest, name):
+            raise NetworkNeededError(
+                f"{fault} in the cache; connect to the network to load the rest of {where}"
+            )
     # Through the files rather than by the name: `datasets` would take any version from its cache when the Hub
     # cannot be reached, and offline it takes no notice of the revision.
-    patiently(
-        lambda: snapshot_download(
-            repo_id,
-            repo_type="dataset",
-            revision=commit,
-            allow_patterns=["README.md", "manifest.json", f"data/{name}/*"],
-            token=token,
-        ),
-        "downloading",
-    )
-    _check_files(snapshot, manifest, name, f"connect to the network to download the rest of {where}")
-    return datasets.load_dataset(str(snapshot), name, split=split)
+    return datasets.load_dataset(str(snapshot), name, split=split, streaming=streaming)
+
+
+def _published_tags(repo_id: str, token: str | bool | None) -> list[str]:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    refs = patiently(lambda: api.list_repo_refs(repo_id, repo_type="dataset"), "reading the tags")
+    return [ref.name for ref in refs.tags]
 
 
 def _newest_version(repo_id: str, token: str | bool | None) -> str:
     """Return the newest version tag on the Hub or, when it cannot be reached, in the cache."""
-    from huggingface_hub import HfApi
-
     try:
-        refs = patiently(
-            lambda: HfApi(token=token).list_repo_refs(repo_id, repo_type="dataset"), "reading the tags"
-        )
-        tags, origin = [ref.name for ref in refs.tags], "newest version"
+        tags, origin = _published_tags(repo_id, token), "newest version"
     except Exception as error:
         if not is_unreachable(error):
             raise
@@ -236,12 +250,20 @@ def _config_and_split(name: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def _check_files(folder: Path, manifest: dict[str, Any], config: str, remedy: str) -> None:
-    """Compare presence and size of the config's files with the manifest; `validate_folder` does checksums."""
+def _fault(folder: Path, manifest: dict[str, Any], config: str) -> str | None:
+    """Say which file of a config is missing or of another size than in the manifest, if any.
+
+    Checksums are the business of ``atomvision validate``.
+    """
+    if not (folder / "README.md").is_file():
+        return f"{folder / 'README.md'} is missing"
     for name, facts in sorted(manifest["files"].items()):
-        if not name.startswith(f"data/{config}/"):
+        found = _config_and_split(name)
+        if not found or found[0] != config:
             continue
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["bytes"]:
-            problem = "has another size than the manifest says" if path.is_file() else "is missing"
-            raise AtomVisionError(f"{path} {problem}; {remedy}")
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != facts["bytes"]:
+            return f"{path} has another size than the manifest says"
+    return None
