@@ -22,6 +22,7 @@ MIN_VACUUM = 5.0
 BOND_RATIO = 1.35
 #: Height (Å) of the cell of layers that came without one, beyond their thickness.
 _DEFAULT_VACUUM = 20.0
+_FLAT = 1e-6  # Å out of the xy plane that are rounding
 
 
 def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
@@ -60,10 +61,9 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
         fractions[:, axis] = (fractions[:, axis] - start) % 1.0
     positions = fractions @ basis
     u, v = basis[first], basis[second]
-    if u[2] != 0 or v[2] != 0 or axis != 2:
+    if max(abs(u[2]), abs(v[2])) > _FLAT or axis != 2:
         turn = _turn(u, v)
         positions, u, v = positions @ turn, u @ turn, v @ turn
-        u[2] = v[2] = 0.0
     z = positions[:, 2]
     low, high = float(z.min()), float(z.max())
     height = float(heights[axis]) if periodic[axis] else max(np.linalg.norm(cell[axis]), high - low + _DEFAULT_VACUUM)
@@ -72,7 +72,7 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
     flat = ase.Atoms(
         numbers=atoms.numbers,
         positions=positions,
-        cell=np.array((u, v, (0.0, 0.0, height))),
+        cell=np.array(((u[0], u[1], 0.0), (v[0], v[1], 0.0), (0.0, 0.0, height))),
         pbc=(True, True, False),
         info=atoms.info,
     )

@@ -32,8 +32,8 @@ def prototype_label(atoms: ase.Atoms) -> str:
 
     numbers = atoms.numbers.tolist()
     formula = anonymous_formula(numbers)
-    cell, positions = atoms.cell.array, atoms.positions
-    fractions = positions @ np.linalg.inv(cell)
+    cell = atoms.cell.array
+    fractions = atoms.positions @ np.linalg.inv(cell)
     dataset = spglib.get_symmetry_layerdataset(
         (cell, fractions, numbers), aperiodic_dir=2, symprec=SYMMETRY_PRECISION
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 
 import ase
 import numpy as np
@@ -94,21 +95,25 @@ def _refuse_overlap(
 ) -> None:
     radii = covalent_radii[numbers] * OVERLAP_RATIO
     reach = 2.0 * float(radii.max())
-    fractions = (positions[:, None, :] - positions[None, :, :]) @ inverse
-    fractions -= np.rint(fractions) * periodic
-    limits = (radii[:, None] + radii[None, :]) ** 2
+    separation = positions[:, None, :] - positions[None, :, :]
+    separation -= (np.rint(separation @ inverse) * periodic) @ basis
     # Wrapped differences lie within half a cell; images farther than `reach` in height cannot overlap.
     spans = [
-        range(-reps, reps + 1) if (reps := math.floor(reach / height + 0.5) if along else 0) else (0,)
+        math.floor(reach / height + 0.5) if along else 0
         for height, along in zip(heights.tolist(), periodic.tolist(), strict=True)
     ]
-    for image in itertools.product(*spans):
-        squares = (((fractions + image) @ basis) ** 2).sum(axis=-1)
-        if image == (0, 0, 0):
-            np.fill_diagonal(squares, np.inf)
-        if (squares < limits).any():
-            i, j = np.unravel_index(int((squares - limits).argmin()), squares.shape)
-            pair = f"{chemical_symbols[numbers[i]]} and {chemical_symbols[numbers[j]]}"
-            raise CrystalError(
-                f"atoms {int(i)} and {int(j)} ({pair}) overlap: {math.sqrt(squares[i, j]):.3f} Å apart"
-            )
+    squares = ((separation + _images(*spans)[:, None, None, :] @ basis) ** 2).sum(axis=-1)
+    squares[len(squares) // 2].flat[:: len(numbers) + 1] = np.inf  # an atom and itself
+    short = (radii[:, None] + radii) ** 2 - squares
+    if short.max() > 0:
+        image, i, j = np.unravel_index(int(short.argmax()), short.shape)
+        pair = f"{chemical_symbols[numbers[i]]} and {chemical_symbols[numbers[j]]}"
+        raise CrystalError(
+            f"atoms {int(i)} and {int(j)} ({pair}) overlap: {math.sqrt(squares[image, i, j]):.3f} Å apart"
+        )
+
+
+@cache
+def _images(*spans: int) -> npt.NDArray[np.float64]:
+    """Return all integer vectors within +-spans, the zero vector in the middle; shape (k, 3)."""
+    return np.array(list(itertools.product(*(range(-span, span + 1) for span in spans))), dtype=float)
