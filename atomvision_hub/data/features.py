@@ -145,8 +145,10 @@ def _lists(column: Column, arrays: list[np.ndarray[Any, Any]]) -> pa.Array:
     """Join arrays into one (nested) list array without a Python object a number."""
     dtype = np.dtype(np.int64 if column.kind == "class_label" else column.kind)
     for array in arrays:
-        wanted = tuple(n if n is not None else m for n, m in zip(column.shape, array.shape, strict=False))
-        if array.shape != wanted or not np.can_cast(array.dtype, dtype, "same_kind"):
+        fits = array.ndim == len(column.shape) and all(
+            wanted in (None, length) for wanted, length in zip(column.shape, array.shape, strict=True)
+        )
+        if not fits or not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ValueError(f"{array.dtype}{list(array.shape)} is not {dtype}{list(column.shape)}")
     flat = np.concatenate([array.reshape(-1) for array in arrays]) if arrays else np.empty(0, dtype)
     joined = pa.array(flat.astype(dtype, copy=False))

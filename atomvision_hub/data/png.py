@@ -1,8 +1,9 @@
-"""Grey-level PNG at the speed a builder needs.
+"""Grey-level PNG at the speed a builder needs, in the same bytes every time.
 
-Encoding is the floor of a build. Periodic images are nearly the same from one row to the next, so PNG's
-"up" filter, one NumPy subtraction, does what libpng's search over all filters does, and ISA-L's deflate
-compresses the rest 15-20 times faster than Pillow at nearly its size (benchmarks/README.md has the table).
+Encoding is the floor of a build. Atomic images hardly change from one row to the next, so PNG's "up" filter,
+one NumPy subtraction, does what libpng's trial of all filters does, and zlib's fastest level is enough:
+several times faster than Pillow or OpenCV at nearly Pillow's size (benchmarks/README.md has the table).
+ISA-L would be another three times faster, but gave two answers to the same question on one machine.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FILTER_NONE, _FILTER_UP = 0, 2
+_LEVEL = 1
 
 
 def encode_png(image: npt.NDArray[Any]) -> bytes:
@@ -39,13 +40,11 @@ def encode_png(image: npt.NDArray[Any]) -> bytes:
     rows, columns = image.shape
     depth = 16 if image.dtype == np.uint16 else 8
     if image.dtype == np.bool_:
-        # Runs of equal values: filtering would only break them up.
-        lines, filter_type = image * np.uint8(255), _FILTER_NONE
+        # Long runs of equal values: a filter would only break them up.
+        lines, filter_type, strategy = image * np.uint8(255), _FILTER_NONE, zlib.Z_RLE
     else:
-        lines, filter_type = (
-            image.astype(">u2" if depth == 16 else np.uint8, order="C", copy=False),
-            _FILTER_UP,
-        )
+        lines = image.astype(">u2" if depth == 16 else np.uint8, order="C", copy=False)
+        filter_type, strategy = _FILTER_UP, zlib.Z_DEFAULT_STRATEGY
     raw = lines.view(np.uint8).reshape(rows, -1)
     filtered = np.empty((rows, raw.shape[1] + 1), np.uint8)
     filtered[:, 0] = filter_type
@@ -55,7 +54,8 @@ def encode_png(image: npt.NDArray[Any]) -> bytes:
     else:
         filtered[:, 1:] = raw
     header = struct.pack(">IIBBBBB", columns, rows, depth, 0, 0, 0, 0)
-    body = isal_zlib.compress(filtered, 1)
+    deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
+    body = deflate.compress(filtered) + deflate.flush()
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 

@@ -8,6 +8,7 @@ import json
 import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ REJECTED = "rejected.parquet"
 STATE = ".build"
 
 #: Manifest keys that must agree before two builds may share a folder.
-IDENTITY = ("dataset", "schema_version", "sources", "limit", "tiny", "seed", "split", "inputs", "environment")
+IDENTITY = ("dataset", "schema_version", "limit", "tiny", "seed", "sources", "split", "inputs", "environment")
 
-_LIBRARIES = ("ase", "atomvision-hub", "isal", "numpy", "pillow", "pyarrow", "scipy", "spglib")
+_LIBRARIES = ("ase", "atomvision-hub", "numpy", "pillow", "pyarrow", "scipy", "spglib")
 
 
 def environment() -> dict[str, str]:
@@ -37,6 +38,7 @@ def environment() -> dict[str, str]:
 
     facts = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     facts["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
+    facts["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     facts["machine"] = f"{platform.system()} {platform.machine()}"
     # Which kernels the BLAS chose for this processor: they order the additions.
     facts["blas"] = ", ".join(
