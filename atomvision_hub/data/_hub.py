@@ -86,10 +86,11 @@ def is_unreachable(error: BaseException) -> bool:
     )
 
 
-def patiently(action: Callable[[], _Result], doing: str) -> _Result:
+def patiently(action: Callable[[], _Result], doing: str, *, reconnect: bool = True) -> _Result:
     """Run `action`, again after a pause when it fails for a passing reason; the last failure is raised.
 
-    When not even a connection can be made, there is probably no network: one more attempt is enough.
+    When not even a connection can be made, there is probably no network: two more attempts are enough, and
+    none where the client itself has tried (without `reconnect`).
     """
     for attempt, pause in enumerate(PAUSES):
         try:
@@ -97,7 +98,8 @@ def patiently(action: Callable[[], _Result], doing: str) -> _Result:
                 return action()
         except Exception as error:
             reason = next((cause for cause in _chain(error) if _is_passing(cause)), None)
-            if reason is None or (attempt >= 1 and _is_a(reason, _NO_CONNECTION)):
+            no_connection = reason is not None and _is_a(reason, _NO_CONNECTION)
+            if reason is None or (no_connection and (attempt >= 2 or not reconnect)):
                 raise
             what = f"status {_status(reason)}" if _status(reason) else type(reason).__name__
             _log.warning("%s failed (%s); next attempt in %.0f s", doing, what, pause)

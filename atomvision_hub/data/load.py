@@ -105,6 +105,7 @@ def _load_from_hub(
                 repo_id, "manifest.json", repo_type="dataset", revision=revision, token=token
             ),
             "loading the manifest",
+            reconnect=False,
         )
     except LocalEntryNotFoundError:
         raise
@@ -131,6 +132,7 @@ def _load_from_hub(
                     repo_id, repo_type="dataset", revision=commit, allow_patterns=files, token=token
                 ),
                 "downloading",
+                reconnect=False,
             )
         except Exception as error:
             if not is_unreachable(error):
