@@ -115,8 +115,8 @@ def atom_columns(
     Returns
     -------
     positions, kinds
-        Mean position of each column, shape (m, 2), and an integer for each that is equal for columns of equally
-        many atoms of the same element.
+        Mean position of each column, shape (m, 2), and an integer for each that is equal for columns of
+        equally many atoms of the same element.
     """
     separation = positions[:, None, :] - positions[None, :, :]
     separation -= np.rint(separation @ np.linalg.inv(cell)) @ cell

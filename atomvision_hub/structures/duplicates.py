@@ -17,8 +17,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Neighbours that the fingerprint looks at.
 NEIGHBOURS = 40
-#: Fingerprints that differ nowhere by more than this (Å) belong to one crystal. Relaxations of one material by
-#: different functionals differ by more, and stay apart.
+#: Fingerprints that differ nowhere by more than this (Å) belong to one crystal. Relaxations of one material
+#: by different functionals differ by more, and stay apart.
 TOLERANCE = 0.02
 
 
@@ -26,8 +26,8 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
     """Return which materials are others over again.
 
     Two materials are the same when their reduced formulas agree and so do their `fingerprint`. Cell, origin,
-    rotation, mirror image, order of the atoms, vacuum and name do not matter. Only formulas that occur more than
-    once are looked at. Materials that are not usable layers are never duplicates.
+    rotation, mirror image, order of the atoms, vacuum and name do not matter. Only formulas that occur more
+    than once are looked at. Materials that are not usable layers are never duplicates.
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
 def fingerprint(atoms: ase.Atoms, neighbours: int = NEIGHBOURS) -> Floats:
     """Return numbers that are equal for equal layers, whatever their cell, and close for close ones.
 
-    For each pair of elements: the distances from an atom of the first to its nearest atoms of the second, averaged
-    over the atoms of the first. This is the average minimum distance of Widdowson, Mosca, Pulido, Kurlin & Cooper
-    (MATCH 87, 529 (2022), doi:10.46793/match.87-3.529W), resolved by element. Elements are in the order of their
-    atomic numbers. Mirror images have equal fingerprints.
+    For each pair of elements: the distances from an atom of the first to its nearest atoms of the second,
+    averaged over the atoms of the first. This is the average minimum distance of Widdowson, Mosca, Pulido,
+    Kurlin & Cooper (MATCH 87, 529 (2022), doi:10.46793/match.87-3.529W), resolved by element. Elements are in
+    the order of their atomic numbers. Mirror images have equal fingerprints.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def _disk(cell: Floats, positions: Floats, rarest: int, neighbours: int) -> Floa
     (a, b), (c, d) = cell.tolist()
     area = abs(a * d - b * c)
     extent = np.ptp(positions, axis=0)
-    # A disk that holds `neighbours` + 1 atoms of the rarest kind for certain: its area beside its rim of one cell,
-    # seen from anywhere in the cell.
+    # A disk that holds `neighbours` + 1 atoms of the rarest kind for certain: its area beside its rim of one
+    # cell, seen from anywhere in the cell.
     rim = float(np.linalg.norm(cell, axis=1).sum() + np.linalg.norm(extent[:2]))
     radius = np.sqrt((neighbours + 2) * area / (np.pi * rarest)) + rim
     radius = float(np.hypot(radius, extent[2]))

@@ -42,8 +42,8 @@ def format_of(path: Path) -> str | None:
 class FileSource:
     """The structures of a file, or of all supported files in a folder and its subfolders.
 
-    A file that holds several structures gives the ids ``name-1``, ``name-2``, ...; a file that cannot be read is one
-    id whose access raises.
+    A file that holds several structures gives the ids ``name-1``, ``name-2``, ...; a file that cannot be read
+    is one id whose access raises.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,11 @@ class FileSource:
         self._path = path
         if path.is_dir():
             files = sorted(
-                (file for file in path.rglob("*") if file.is_file() and format_of(file) and not _hidden(file, path)),
+                (
+                    file
+                    for file in path.rglob("*")
+                    if file.is_file() and format_of(file) and not _hidden(file, path)
+                ),
                 key=lambda file: file.relative_to(path).parts,
             )
         elif format_of(path):
@@ -80,7 +84,12 @@ class FileSource:
         what = f"{len(self._files)} structure file" + ("s" if len(self._files) != 1 else "")
         citation, licence = self.provenance("")
         return SourceInfo(
-            self.name, f"{what} given by the user ({self._path.name})", citation, licence, "", digest.hexdigest()
+            self.name,
+            f"{what} given by the user ({self._path.name})",
+            citation,
+            licence,
+            "",
+            digest.hexdigest(),
         )
 
     def provenance(self, source_id: str) -> tuple[str, str]:
@@ -101,7 +110,9 @@ class FileSource:
         occupancy = atoms.info.get("occupancy") or {}
         if any(abs(share - 1.0) > 1e-3 for site in occupancy.values() for share in site.values()):
             raise CrystalError(f"{file.name}: sites are partly occupied; give an ordered structure")
-        return ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+        return ase.Atoms(
+            numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc
+        )
 
     def _count(self, file: Path) -> int:
         try:

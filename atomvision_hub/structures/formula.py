@@ -14,15 +14,17 @@ _ORDER = (
     "Lr No Md Fm Es Cf Bk Cm Am Pu Np U Pa Th Ac Lu Yb Tm Er Ho Dy Tb Gd Eu Sm Pm Nd Pr Ce La Y Sc "
     "Rf Hf Zr Ti Db Ta Nb V Sg W Mo Cr Bh Re Tc Mn Hs Os Ru Fe Mt Ir Rh Co Ds Pt Pd Ni Rg Au Ag Cu "
     "Cn Hg Cd Zn Nh Tl In Ga Al B Fl Pb Sn Ge Si C Mc Bi Sb As P N H Lv Po Te Se S O Ts At I Br Cl F Og"
-).split()
-_RANK = {atomic_numbers[symbol]: rank for rank, symbol in enumerate(_ORDER)}
+)
+_RANK = {atomic_numbers[symbol]: rank for rank, symbol in enumerate(_ORDER.split())}
 
 
 def reduced_counts(numbers: Iterable[int]) -> dict[int, int]:
     """Return atomic number -> count in the reduced formula, in the order of the formula."""
     counts = Counter(numbers)
     divisor = math.gcd(*counts.values())
-    return {number: counts[number] // divisor for number in sorted(counts, key=lambda n: (_RANK.get(n, -1), n))}
+    return {
+        number: counts[number] // divisor for number in sorted(counts, key=lambda n: (_RANK.get(n, -1), n))
+    }
 
 
 def reduced_formula(numbers: Iterable[int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -59,7 +58,9 @@ class JarvisSource:
         self._path, self._url, entries = _load(name, store_dir)
         self._entries: dict[str, dict[str, Any]] = {}
         for index, entry in enumerate(entries):
-            source_id = str(entry.get("material_id") or entry.get("jid") or entry.get("id") or f"{name}-{index}")
+            source_id = str(
+                entry.get("material_id") or entry.get("jid") or entry.get("id") or f"{name}-{index}"
+            )
             # A database that repeats an id must not lose a structure.
             while source_id in self._entries:
                 source_id += "'"
@@ -88,19 +89,25 @@ class JarvisSource:
             coordinates = np.array(entry["coords"], dtype=float).reshape(len(numbers), 3)
             positions = coordinates if entry.get("cartesian") else coordinates @ cell
         except (KeyError, TypeError, ValueError) as problem:
-            raise CrystalError(f"{self.name}: entry {source_id} is malformed: {problem}", step="read") from None
+            raise CrystalError(
+                f"{self.name}: entry {source_id} is malformed: {problem}", step="read"
+            ) from None
         atoms = ase.Atoms(numbers=numbers, positions=positions, cell=cell, pbc=True)
         if "abc" in entry and "angles" in entry:
             # The paper's labels come from these numbers, not from the vectors.
-            a, b, gamma = *entry["abc"][:2], entry["angles"][2]
+            a, b, gamma = entry["abc"][0], entry["abc"][1], entry["angles"][2]
             remember_source_cell(atoms, (float(a), float(b), float(gamma)))
         return atoms
 
     def _numbers(self, source_id: str) -> list[int]:
         try:
-            return [atomic_numbers[symbol.strip()] for symbol in self._entries[source_id]["atoms"]["elements"]]
+            return [
+                atomic_numbers[symbol.strip()] for symbol in self._entries[source_id]["atoms"]["elements"]
+            ]
         except KeyError as problem:
-            raise CrystalError(f"{self.name}: entry {source_id} has an unknown element or key {problem}") from None
+            raise CrystalError(
+                f"{self.name}: entry {source_id} has an unknown element or key {problem}"
+            ) from None
         except (TypeError, AttributeError):
             raise CrystalError(f"{self.name}: entry {source_id} has no atoms", step="read") from None
 
@@ -135,7 +142,7 @@ def _download(name: str, path: Path, url: str) -> list[dict[str, Any]]:
         requests.head(url, timeout=20)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch, _quiet():
             entries: list[dict[str, Any]] = figshare.data(name, store_dir=scratch)
-            os.replace(Path(scratch) / path.name, path)
+            (Path(scratch) / path.name).replace(path)
     except (requests.RequestException, zipfile.BadZipFile, KeyError, ValueError, OSError):
         raise NetworkNeededError(
             f"jarvis:{name} could not be downloaded from {urlsplit(url).hostname}; "

@@ -7,9 +7,10 @@ tell its class. With their lengths l1 <= l2 <= l3 <= l4:
 * centred rectangular: l1 = l2 or l2 = l3 (a rhombic basis);
 * square: l1 = l2 and l3 = l4; hexagonal: l1 = l2 = l3.
 
-How far a lattice is from a class is measured by the smallest change |du| + |dv| of its reduced basis that leads
-there: a rhombus whose edges differ by 0.02 Å is 0.02 Å from centred rectangular. Where no closed form is known
-(square, hexagonal) the distance is a lower bound. All distances change by at most |du| + |dv| when the basis does.
+How far a lattice is from a class is measured by the smallest change |du| + |dv| of its reduced basis that
+leads there: a rhombus whose edges differ by 0.02 Å is 0.02 Å from centred rectangular. Where no closed form
+is known (square, hexagonal) the distance is a lower bound. All distances change by at most |du| + |dv| when
+the basis does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Lattice2D:
     gamma
         Angle of the conventional cell in degrees, at least 90.
     reduced
-        Two shortest vectors of the lattice as rows, in Å, at an angle of 90 to 120 degrees. Array of shape (2, 2).
+        Two shortest vectors of the lattice as rows, in Å, at an angle of 90 to 120 degrees. Array of shape
+        (2, 2).
     """
 
     a: float
@@ -85,7 +87,8 @@ def reduce_basis(vectors: npt.ArrayLike) -> tuple[float, float, float, float]:
 def bravais_class(vectors: npt.ArrayLike, tolerance: float = 0.05) -> BravaisFit:
     """Return the Bravais class of a plane lattice.
 
-    The most symmetric class whose distance is within `tolerance` wins; between equally symmetric ones the nearer.
+    The most symmetric class whose distance is within `tolerance` wins; between equally symmetric ones the
+    nearer.
 
     Parameters
     ----------
@@ -97,7 +100,8 @@ def bravais_class(vectors: npt.ArrayLike, tolerance: float = 0.05) -> BravaisFit
     Returns
     -------
     BravaisFit
-        Its `margin` is a lower bound: no change of the reduced vectors with |du| + |dv| below it changes the class.
+        Its `margin` is a lower bound: no change of the reduced vectors with |du| + |dv| below it changes the
+        class.
     """
     ux, uy, vx, vy = reduce_basis(vectors)
     uu, vv, uv = ux * ux + uy * uy, vx * vx + vy * vy, ux * vx + uy * vy
@@ -111,13 +115,17 @@ def bravais_class(vectors: npt.ArrayLike, tolerance: float = 0.05) -> BravaisFit
             label = nearest
             break
     return BravaisFit(
-        label, _margin(label, distances, tolerance), distances, _conventional(label, (ux, uy), (vx, vy), v - u < w - v)
+        label,
+        _margin(label, distances, tolerance),
+        distances,
+        _conventional(label, (ux, uy), (vx, vy), v - u < w - v),
     )
 
 
 def _margin(label: int, distances: tuple[float, ...], tolerance: float) -> float:
-    # No distance changes by more than the vectors do, so the class stays while the chosen distance stays within
-    # the tolerance, those of more symmetric classes beyond it, and those of equally symmetric ones above it.
+    # No distance changes by more than the vectors do, so the class stays while the chosen distance stays
+    # within the tolerance, those of more symmetric classes beyond it, and those of equally symmetric ones
+    # above it.
     if label == OBLIQUE:
         return min(distances) - tolerance
     slack = [tolerance - distances[label]]

@@ -15,8 +15,8 @@ from atomvision_hub.structures.validity import complete_cell
 
 Floats = npt.NDArray[np.float64]
 
-#: An empty slab at least this thick (Å, between planes of atomic centres) is vacuum; gaps between the layers of
-#: bulk crystals stay below it.
+#: An empty slab at least this thick (Å, between planes of atomic centres) is vacuum; gaps between the layers
+#: of bulk crystals stay below it.
 MIN_VACUUM = 5.0
 #: Two parts of a structure are bonded when an atom pair is closer than this multiple of its covalent radii.
 BOND_RATIO = 1.35
@@ -28,9 +28,10 @@ _FLAT = 1e-6  # Å out of the xy plane that are rounding
 def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
     """Return a two-dimensional crystal as one whole layer with its vacuum along z.
 
-    The vacuum is found from the atoms: it may lie along any cell vector, which may be tilted, and the layer may be
-    split over the boundary of the cell. In-plane vectors that lie in the xy plane already are kept as they are;
-    others are turned into it, the first along x. The layer is put in the middle of the cell's height.
+    The vacuum is found from the atoms: it may lie along any cell vector, which may be tilted, and the layer
+    may be split over the boundary of the cell. In-plane vectors that lie in the xy plane already are kept as
+    they are; others are turned into it, the first along x. The layer is put in the middle of the cell's
+    height.
 
     Parameters
     ----------
@@ -46,8 +47,8 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
     Raises
     ------
     CrystalError
-        With step ``"two-dimensional"`` when there is no vacuum (bulk), vacuum along several directions (wires,
-        molecules), or more than one layer.
+        With step ``"two-dimensional"`` when there is no vacuum (bulk), vacuum along several directions
+        (wires, molecules), or more than one layer.
     """
     cell, periodic = atoms.cell.array, atoms.pbc
     basis = complete_cell(cell, periodic)
@@ -66,7 +67,10 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
         positions, u, v = positions @ turn, u @ turn, v @ turn
     z = positions[:, 2]
     low, high = float(z.min()), float(z.max())
-    height = float(heights[axis]) if periodic[axis] else max(np.linalg.norm(cell[axis]), high - low + _DEFAULT_VACUUM)
+    if periodic[axis]:
+        height = float(heights[axis])
+    else:
+        height = max(float(np.linalg.norm(cell[axis])), high - low + _DEFAULT_VACUUM)
     positions[:, 2] += height / 2 - (low + high) / 2
     _refuse_several_layers(atoms.numbers, positions, np.array((u[:2], v[:2])))
     flat = ase.Atoms(
@@ -143,11 +147,14 @@ def _refuse_several_layers(numbers: npt.NDArray[np.int64], positions: Floats, ve
         bonds = BOND_RATIO * (radii[: gap + 1, None] + radii[None, gap + 1 :])
         if not (squares <= bonds**2).any():
             raise CrystalError(
-                f"not one layer: parts {z[gap + 1] - z[gap]:.1f} Å apart without a bond", step="two-dimensional"
+                f"not one layer: parts {z[gap + 1] - z[gap]:.1f} Å apart without a bond",
+                step="two-dimensional",
             )
 
 
 def is_flat(atoms: ase.Atoms) -> bool:
     """Whether `atoms` comes from `flat_layer`: periodic in the xy plane only, third vector along z."""
     periodic, cell = atoms.pbc, atoms.cell.array
-    return bool(periodic[0] and periodic[1] and not periodic[2] and not cell[:2, 2].any() and not cell[2, :2].any())
+    return bool(
+        periodic[0] and periodic[1] and not periodic[2] and not cell[:2, 2].any() and not cell[2, :2].any()
+    )

@@ -1,4 +1,4 @@
-"""The lattice label of the AtomVision paper, to compare with: a rule about the cell as its source wrote it."""
+"""The lattice label of the AtomVision paper, to compare with: a rule about the cell as it was written."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def cell_parameters(cell: npt.ArrayLike) -> tuple[float, float, float]:
 
 
 def remember_source_cell(atoms: ase.Atoms, parameters: tuple[float, float, float]) -> None:
-    """Keep the parameters (a, b, gamma) that the source gave to the cell of `atoms`, for `source_parameters`."""
+    """Keep what the source says of the cell of `atoms`, (a, b, gamma), for `source_parameters`."""
     atoms.info[_KEY] = {"parameters": parameters, "cell": atoms.cell.array.tolist()}
 
 
 def source_parameters(atoms: ase.Atoms) -> tuple[float, float, float]:
-    """Return (a, b, gamma) of the cell as its source gave it; of the cell itself when that was changed since."""
+    """Return (a, b, gamma) as the source gave them, or of the cell itself when that was changed since."""
     known = atoms.info.get(_KEY)
     if known is not None and known["cell"] == atoms.cell.array.tolist():
         a, b, gamma = known["parameters"]

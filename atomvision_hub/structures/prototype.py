@@ -19,9 +19,9 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 def prototype_label(atoms: ase.Atoms) -> str:
     """Return the prototype of a flat layer, such as ``"AB2-78-1-2"`` for 2H MoS2.
 
-    Anonymous formula, number of the layer group (International Tables E: 78 is p-6m2), and for each element the
-    numbers of symmetry-equivalent atoms in a primitive cell, sets of one element joined by ``+``. Wyckoff letters
-    would depend on the choice of the origin; this label does not.
+    Anonymous formula, number of the layer group (International Tables E: 78 is p-6m2), and for each element
+    the numbers of symmetry-equivalent atoms in a primitive cell, sets of one element joined by ``+``. Wyckoff
+    letters would depend on the choice of the origin; this label does not.
 
     Parameters
     ----------

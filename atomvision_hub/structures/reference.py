@@ -1,7 +1,7 @@
 """Real monolayers that come with the package, as tables of facts.
 
-``tables/prototypes.yaml`` says where the atoms of a structure type sit, ``tables/monolayers.csv`` gives for each
-material its type, elements, cell, free parameters and origin, ``tables/origins.yaml`` what to cite.
+``tables/prototypes.yaml`` says where the atoms of a structure type sit, ``tables/monolayers.csv`` gives for
+each material its type, elements, cell, free parameters and origin, ``tables/origins.yaml`` what to cite.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ReferenceSource:
         digest = hashlib.sha256(b"".join(_table(name).encode() for name in _TABLES)).hexdigest()
         return SourceInfo(
             "reference",
-            f"{len(self.ids)} real monolayers embedded in atomvision-hub, as tables of facts with their origins",
+            f"{len(self.ids)} real monolayers embedded in atomvision-hub, as tables of cited facts",
             "; ".join(sorted({_citation(monolayer.origin) for monolayer in self._monolayers.values()})),
             _LICENCE,
             "",
@@ -140,7 +140,9 @@ def build_monolayer(monolayer: Monolayer) -> ase.Atoms:
     positions[:, 2] += height / 2 - (low + high) / 2
     cell = np.zeros((3, 3))
     cell[:2, :2], cell[2, 2] = plane, height
-    return ase.Atoms([symbols[site[0]] for site in sites], positions=positions, cell=cell, pbc=(True, True, False))
+    return ase.Atoms(
+        [symbols[site[0]] for site in sites], positions=positions, cell=cell, pbc=(True, True, False)
+    )
 
 
 def _value(word: str | float, parameters: Mapping[str, float]) -> float:

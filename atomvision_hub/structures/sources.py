@@ -53,7 +53,7 @@ class Source(Protocol):
     """One origin of crystals; all ids are its own."""
 
     name: str
-    ids: Sequence[str]
+    ids: tuple[str, ...]
 
     def info(self) -> SourceInfo:
         """Return the provenance of the source."""
@@ -71,8 +71,8 @@ class Source(Protocol):
 class Structures(Mapping[str, ase.Atoms]):
     """Crystals of one or several sources by material id, made on access.
 
-    Iteration gives the ids in the order of the sources. Ids are unique: a second material of the same name gets
-    the suffix ``-2``. Pickled as the call that made it, so it travels to other processes cheaply.
+    Iteration gives the ids in the order of the sources. Ids are unique: a second material of the same name
+    gets the suffix ``-2``. Pickled as the call that made it, so it travels to other processes cheaply.
     """
 
     def __init__(self, sources: Sequence[Source], call: tuple[Any, ...], limit: int | None = None) -> None:
@@ -112,7 +112,11 @@ class Structures(Mapping[str, ase.Atoms]):
         atoms = source.atoms(source_id)
         citation, licence = source.provenance(source_id)
         atoms.info.update(
-            material_id=material_id, source=source.name, source_id=source_id, citation=citation, licence=licence
+            material_id=material_id,
+            source=source.name,
+            source_id=source_id,
+            citation=citation,
+            licence=licence,
         )
         return atoms
 
@@ -147,8 +151,8 @@ def load_structures(
     ----------
     source
         ``"reference"`` (monolayers that come with the package), ``"jarvis:dft_2d"``, ``"jarvis:c2db"``,
-        ``"jarvis:twod_matpd"``, ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a structure file, a folder of
-        them, or a list of these, which are joined.
+        ``"jarvis:twod_matpd"``, ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a structure file, a
+        folder of them, or a list of these, which are joined.
     store_dir
         Folder where jarvis-tools keeps its downloads.
     limit

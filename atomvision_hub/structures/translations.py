@@ -1,8 +1,9 @@
 """The translation lattice of a layer, found from its atoms rather than believed from its cell.
 
-If a cell holds n atoms of every kind (or multiples of n), its translations form a group whose order divides n, and
-each is a fraction k/n of the cell vectors. So it is enough to try, for every prime p that divides n, the p + 1
-subgroups of order p, to take the one that fits best, and to go on from the smaller cell until none fits.
+If a cell holds n atoms of every kind (or multiples of n), its translations form a group whose order divides
+n, and each is a fraction k/n of the cell vectors. So it is enough to try, for every prime p that divides n,
+the p + 1 subgroups of order p, to take the one that fits best, and to go on from the smaller cell until none
+fits.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Differences:
         self._squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
 
     def misfits(self, vectors: Floats) -> Floats:
-        """Return for each vector, shape (k, 2), the largest squared distance from a point's image to its like."""
+        """Return the largest squared distance from a point's image to its like for each vector, shape (k,)."""
         offset = self._fractions - (vectors @ self._inverse)[:, None, None, :]
         offset -= np.rint(offset)
         offset = offset @ self._cell
@@ -79,7 +80,7 @@ class _Differences:
 def _best_translation(
     lattice: Floats, repeats: int, groups: list[_Differences], tolerance: float
 ) -> tuple[Floats, int] | None:
-    """Return the lattice refined by the translation that fits best, and by how much; ``None`` when none fits."""
+    """Return the lattice refined by the translation that fits best, and how many times; else ``None``."""
     best, found = tolerance * tolerance, None
     for prime in _prime_factors(repeats):
         vectors = _generators(prime) @ lattice / prime

@@ -13,7 +13,8 @@ from ase.data import chemical_symbols, covalent_radii
 
 from atomvision_hub.errors import CrystalError
 
-#: Atoms closer than this share of the sum of their covalent radii overlap (no bond is shorter than about 0.7).
+#: Atoms closer than this share of the sum of their covalent radii overlap (no bond is shorter than about
+#: 0.7).
 OVERLAP_RATIO = 0.5
 #: Smallest height of a cell in Å.
 _FLAT = 0.1
@@ -22,8 +23,9 @@ _FLAT = 0.1
 def check_crystal(atoms: ase.Atoms) -> None:
     """Raise when `atoms` cannot be a real structure.
 
-    Refused are: no atoms, unknown elements, positions or cells that are not finite, no periodic direction, a cell
-    without area or volume, and atoms (or their periodic images) closer than half the sum of their covalent radii.
+    Refused are: no atoms, unknown elements, positions or cells that are not finite, no periodic direction, a
+    cell without area or volume, and atoms (or their periodic images) closer than half the sum of their
+    covalent radii.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def complete_cell(cell: npt.NDArray[np.float64], periodic: npt.NDArray[np.bool_]
 
 def _inverse(basis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     try:
-        inverse = np.linalg.inv(basis)
+        inverse = np.linalg.inv(basis).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         raise CrystalError("the cell has no volume") from None
     if not np.isfinite(inverse).all():
