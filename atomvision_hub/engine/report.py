@@ -1,0 +1,106 @@
+"""What a finished run states: scores on the test rows and facts for the card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from atomvision_hub import __version__
+from atomvision_hub.engine.config import ClassifierConfig
+from atomvision_hub.engine.data import Source
+from atomvision_hub.engine.metrics import ceiling, evaluate, macro_f1_interval, majority_baseline, proportion
+
+_PACKAGES = ("accelerate", "datasets", "timm", "torch", "transformers")
+
+
+def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return all scores on the test rows: overall, baseline, ceilings, prototypes that training never saw."""
+    train, test = source.splits["train"], source.splits["test"]
+    scores = evaluate(test.labels, predicted, source.classes)
+    low, high = macro_f1_interval(test.labels, predicted)
+    scores["macro_f1"] |= {"low": low, "high": high}
+    scores["majority_class"] = majority_baseline(train.labels, test.labels)
+    if source.facts["label"] == "lattice_legacy":
+        # These labels depend on the choice of the cell: who knows the lattice must still guess.
+        scores["ceilings"] = {
+            column: ceiling(
+                np.asarray(train.columns[column]), train.labels, np.asarray(test.columns[column]), test.labels
+            )
+            for column in ("lattice", "lattice_projected")
+            if column in train.columns
+        }
+    if "prototype" in test.columns:
+        seen = set(train.columns["prototype"])
+        new = np.array([prototype not in seen for prototype in test.columns["prototype"]], dtype=bool)
+        scores["new_prototypes"] = {"accuracy": proportion((test.labels == predicted)[new])}
+        if new.any():
+            part = evaluate(test.labels[new], predicted[new], source.classes)
+            scores["new_prototypes"]["macro_f1"] = part["macro_f1"]
+    return scores
+
+
+def hardware(device: torch.device, processes: int) -> str:
+    """Return the hardware in words, without names of machines."""
+    if device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name(device)}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"CPU ({platform.machine()}), {cores} cores, {processes} process{'es' if processes > 1 else ''}"
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout this package runs from, ``-dirty`` appended, or None."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def run_facts(
+    config: ClassifierConfig,
+    source: Source,
+    *,
+    tiny: bool,
+    history: list[dict[str, Any]],
+    best_epoch: int,
+    test: dict[str, Any],
+    model: torch.nn.Module,
+    hardware: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the facts of a run, of which the card is rendered."""
+    return {
+        "task": "image-classification",
+        "model_name": f"{config.model.architecture}-{source.facts['label'].replace(' ', '-')}",
+        "version": __version__,
+        "commit": commit(),
+        "data": {
+            **source.facts,
+            "splits": {name: len(rows) for name, rows in source.splits.items()},
+            "classes": list(source.classes),
+            "pixel_size": source.pixel_sizes(),
+        },
+        "config": config.model_dump(mode="json", exclude={"data"}),
+        "parameters": sum(value.numel() for value in model.parameters()),
+        "seed": config.training.seed,
+        "tiny": tiny,
+        "best_epoch": best_epoch,
+        "epochs": len(history),
+        "validation": {key: history[best_epoch - 1][key] for key in ("accuracy", "macro_f1", "validation_loss")},
+        "test": test,
+        "hardware": hardware,
+        "training_seconds": round(seconds, 1),
+        "environment": {name: importlib.metadata.version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+    }

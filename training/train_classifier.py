@@ -1,0 +1,151 @@
+"""Train an image classifier: any timm network on a dataset, or on images in class folders.
+
+    accelerate launch training/train_classifier.py --config classifier_small --set data.path=build/stem2d
+    accelerate launch training/train_classifier.py --train-dir images/train --test-dir images/test
+
+The folder of the run becomes the repository of the model: weights, preprocessing, card, facts, curves.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+
+import torch
+from timm.utils import ModelEmaV3
+
+from atomvision_hub._files import write_json
+from atomvision_hub.cards.model import write_model_card
+from atomvision_hub.engine import loop
+from atomvision_hub.engine.checkpoint import Checkpoints
+from atomvision_hub.engine.config import parse_arguments
+from atomvision_hub.engine.curves import draw_confusion, draw_curves
+from atomvision_hub.engine.data import decode_for_evaluation, decode_for_training, open_source
+from atomvision_hub.engine.metrics import evaluate
+from atomvision_hub.engine.report import hardware, run_facts, test_report
+from atomvision_hub.engine.run import RunFolder, run_script
+from atomvision_hub.models.classifier import make_classifier
+
+
+def main() -> None:
+    """Train, let validation choose, test once, save, publish."""
+    config, options = parse_arguments(None, __doc__ or "")
+    settings, network = config.training, config.model
+    RunFolder.check(config, options)
+    accelerator = loop.make_accelerator(settings, str(options.output_dir))
+    run = RunFolder(config, options, accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+
+    # Data: every image is decoded once; the test rows stay closed until the end.
+    source = open_source(config.data, seed=settings.seed, limit=64 if options.tiny else None)
+    run.start(config)
+
+    # Model: timm network, preprocessing and label map in one; the same start on every process.
+    torch.manual_seed(settings.seed)
+    model = make_classifier(
+        **network.model_dump(), labels=source.classes, atomvision={"pixel_size": source.pixel_sizes()}
+    )
+    preprocessing = model.config.pretrained_cfg
+    train = decode_for_training(source.splits["train"], network.input_size, run.path)
+    validation = decode_for_evaluation(source.splits["validation"], preprocessing, run.path)
+
+    batches = loop.Batches(train, network.input_size, settings, accelerator)
+    criterion = loop.Loss(train.labels, len(source.classes), settings)
+    optimizer = torch.optim.AdamW(loop.weight_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    scheduler = loop.schedule(optimizer, settings.epochs * len(batches), settings.warmup)
+    plain = model.to(accelerator.device)
+    averaged = ModelEmaV3(plain, decay=settings.ema_decay) if settings.ema_decay else None
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    checkpoints = Checkpoints(run.checkpoints)
+    progress = {"best_epoch": 0, "best_score": -1.0, "seconds": 0.0}
+    done = 0
+    if options.resume and checkpoints.exists():
+        done, progress = checkpoints.load(plain, optimizer, averaged)
+        scheduler.last_epoch = done * len(batches)
+        scheduler._step_count = scheduler.last_epoch + 1  # noqa: SLF001 - else torch warns of the order of steps
+    history = run.truncate(done)
+    if settings.trackers:
+        accelerator.init_trackers("classifier")
+
+    for epoch in range(done + 1, settings.epochs + 1):
+        began, total = time.perf_counter(), torch.zeros((), device=accelerator.device)
+        model.train()
+        for images, labels in batches.epoch(epoch):
+            logits = model(loop.normalise(images, network.mean, network.std)).logits
+            loss = criterion(logits, labels)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            if averaged is not None:
+                averaged.update(plain)
+            total += loss.detach()
+        trained = time.perf_counter() - began
+
+        judged = averaged.module if averaged is not None else plain
+        chances = loop.predict_rows(judged, validation, network.mean, network.std, accelerator)
+        scores = evaluate(validation.labels, chances.argmax(-1).numpy(), source.classes)
+        entry = {
+            "epoch": epoch,
+            "loss": float(accelerator.reduce(total, "mean")) / len(batches),
+            "validation_loss": loop.mean_log_loss(chances, validation.labels),
+            "accuracy": scores["accuracy"]["value"],
+            "macro_f1": scores["macro_f1"]["value"],
+            "learning_rate": scheduler.get_last_lr()[0],
+            "images_per_second": len(batches) * settings.batch_size / trained,
+        }
+        history.append(entry)
+        run.log(entry)
+        accelerator.log(entry, step=epoch)
+
+        progress["seconds"] += time.perf_counter() - began
+        better = entry[settings.select_by] > progress["best_score"]
+        if better:
+            progress |= {"best_epoch": epoch, "best_score": entry[settings.select_by]}
+        if accelerator.is_main_process:
+            best = judged if better else None
+            checkpoints.save(epoch, progress, plain, optimizer, averaged, best)
+        accelerator.wait_for_everyone()
+
+    # The only time the test rows are looked at, with the weights that validation chose.
+    best_model = copy.deepcopy(plain)
+    checkpoints.load_best(best_model)
+    test = decode_for_evaluation(source.splits["test"], preprocessing, run.path)
+    chances = loop.predict_rows(best_model, test, network.mean, network.std, accelerator)
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
+    report = test_report(source, chances.argmax(-1).numpy())
+    facts = run_facts(
+        config,
+        source,
+        tiny=options.tiny,
+        history=history,
+        best_epoch=progress["best_epoch"],
+        test=report,
+        model=plain,
+        hardware=hardware(accelerator.device, accelerator.num_processes),
+        seconds=progress["seconds"],
+    )
+    best_model.save_pretrained(run.path)
+    draw_curves(history, run.path / "curves.png")
+    draw_confusion(report["confusion"], source.classes, run.path / "confusion.png")
+    write_json(run.path / "facts.json", facts)
+    write_model_card(run.path)
+    shutil.rmtree(run.checkpoints)
+    accuracy, macro_f1 = report["accuracy"], report["macro_f1"]
+    print(  # noqa: T201
+        f"test: accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
+        f"macro-F1 {macro_f1['value']:.3f}, n {accuracy['n']}; the model is in {run.path}"
+    )
+    if options.push_to is not None and options.tag is not None:
+        from atomvision_hub.data.publish import push_model
+
+        print(push_model(run.path, options.push_to, tag=options.tag))  # noqa: T201
+
+
+if __name__ == "__main__":
+    run_script(main)
