@@ -73,7 +73,7 @@ def hub(_server: Hub) -> Hub:
 
 
 @pytest.fixture
-def api(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], Any]:
+def api(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str | None], Any]:
     """Return a maker of in-process clients for a token; pauses between attempts are short."""
     from huggingface_hub import HfApi, constants
 
@@ -81,6 +81,7 @@ def api(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], Any
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-cache"))
     monkeypatch.setattr(_hub, "PAUSES", (0.01, 0.02, 0.04))
     return lambda token=WRITE: HfApi(endpoint=hub.url, token=token)
 
@@ -89,7 +90,27 @@ Answer = dict[str, Any]
 
 
 @pytest.fixture
-def in_subprocess(hub: Hub, tmp_path: Path) -> Callable[..., Answer]:
+def client_environment(hub: Hub) -> Callable[[Path, str | None], dict[str, str]]:
+    """Return a function that makes the environment of a client, with nothing of ours but the search path."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
+
+    def environment(home: Path, token: str | None) -> dict[str, str]:
+        return kept | {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+            "OMP_NUM_THREADS": "1",
+            **({"HF_TOKEN": token} if token else {}),
+        }
+
+    return environment
+
+
+@pytest.fixture
+def in_subprocess(client_environment: Any, tmp_path: Path) -> Callable[..., Answer]:
     """Return a function that runs Python code against the Hub in a fresh process and returns its `answer`.
 
     The clients read their environment at import, hence a process of its own. ``cache`` names the folder of
@@ -101,7 +122,7 @@ def in_subprocess(hub: Hub, tmp_path: Path) -> Callable[..., Answer]:
         program = "answer = {}\n" + textwrap.dedent(code) + ending
         done = subprocess.run(
             [sys.executable, "-c", program],
-            env=client_environment(hub.url, tmp_path / cache, token) | environment,
+            env=client_environment(tmp_path / cache, token) | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -112,21 +133,6 @@ def in_subprocess(hub: Hub, tmp_path: Path) -> Callable[..., Answer]:
         return answer | {"stderr": done.stderr}
 
     return run
-
-
-def client_environment(url: str, cache: Path, token: str | None) -> dict[str, str]:
-    """Return the environment of a client of the loopback Hub, with nothing of ours but the search path."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "TMPDIR", "LANG")}
-    return kept | {
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(cache),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "OMP_NUM_THREADS": "1",
-        **({"HF_TOKEN": token} if token else {}),
-    }
 
 
 @pytest.fixture(scope="session")

@@ -214,7 +214,8 @@ answer["by_branch"] = len(load_dataset("atomvision/untagged", revision="main", s
 
 
 @pytest.fixture
-def folder(versions: tuple[Path, Path], tmp_path: Path) -> Path:
+def folder(versions: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     return Path(shutil.copytree(versions[0], tmp_path / "dataset"))
 
 
