@@ -26,7 +26,7 @@ def to_grey(image: npt.ArrayLike, bits: Literal[8, 16] = 8) -> tuple[Grey, float
     Returns
     -------
     grey, scale, offset
-        ``intensity = offset + scale * grey`` to half a grey level; `scale` and `offset` in the unit of the image.
+        ``intensity = offset + scale * grey`` to half a grey level; `scale` and `offset` in the image's unit.
 
     Raises
     ------
@@ -45,7 +45,8 @@ def to_grey(image: npt.ArrayLike, bits: Literal[8, 16] = 8) -> tuple[Grey, float
     levels = values - np.float32(low)
     levels *= np.float32(1 / scale)
     levels += np.float32(0.5)
-    return levels.astype(np.uint8 if bits == 8 else np.uint16), scale, low
+    grey: Grey = levels.astype(np.uint8) if bits == 8 else levels.astype(np.uint16)
+    return grey, scale, low
 
 
 def to_intensity(grey: npt.ArrayLike, scale: float, offset: float) -> npt.NDArray[np.float32]:
