@@ -37,7 +37,7 @@ _MODEL_SUFFIXES = frozenset({".json", ".jsonl", ".md", ".png", ".safetensors", "
 #: Metadata without which a card does not serve its readers (or `pipeline`).
 _CARD_KEYS: Mapping[RepoType, tuple[str, ...]] = {
     "dataset": ("configs", "dataset_info", "license"),
-    "model": ("license", "pipeline_tag"),
+    "model": ("library_name", "license", "pipeline_tag"),
 }
 
 

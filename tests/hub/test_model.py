@@ -48,7 +48,7 @@ config = TimmWrapperConfig(
 model = TimmWrapperForImageClassification(config)
 model.save_pretrained(folder)
 (folder / "README.md").write_text(
-    "---\\nlicense: mit\\npipeline_tag: image-classification\\n---\\n"
+    "---\\nlicense: mit\\nlibrary_name: timm\\npipeline_tag: image-classification\\n---\\n"
 )
 (folder / "facts.json").write_text("{{}}")
 report = push_model(folder, {REPO!r}, tag="v1.0.0", private=True)

@@ -326,7 +326,7 @@ def model_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     (folder / "state").mkdir(parents=True)
     (folder / "README.md").write_text(
-        "---\nlicense: mit\npipeline_tag: image-classification\n---\n# A model\n"
+        "---\nlicense: mit\nlibrary_name: timm\npipeline_tag: image-classification\n---\n"
     )
     (folder / "config.json").write_text("{}")
     (folder / "facts.json").write_text("{}")
@@ -358,6 +358,9 @@ def test_push_model(hub: Any, api: Api, model_folder: Path) -> None:
 
 
 def test_unfinished_model(model_folder: Path) -> None:
+    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    with pytest.raises(AtomVisionError, match="lacks library_name, pipeline_tag in its metadata"):
+        push_model(model_folder, "atomvision/classifier", tag="v0.1.0")
     (model_folder / "facts.json").unlink()
     with pytest.raises(AtomVisionError, match=r"holds no facts\.json: it is no finished model"):
         push_model(model_folder, "atomvision/classifier", tag="v0.1.0")
