@@ -177,7 +177,7 @@ class Stem2D(engine.DatasetBuilder):
         height, width = (
             length * size for length, size in zip(_shape(row["image"]), row["pixel_size"], strict=True)
         )
-        view = f"{width:.1f} Å" if abs(width - height) < 0.05 else f"{width:.1f} x {height:.1f} Å"
+        view = " x ".join(f"{length / 10:.2f} nm" for length in {width: 0, height: 0})
         return f"{row['material_id']}   {LATTICES[row['lattice_projected']].replace('_', ' ')}   {view}"
 
     def check(self, table: pa.Table, config: StemConfig) -> Iterator[str]:

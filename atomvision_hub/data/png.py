@@ -1,9 +1,9 @@
 """Grey-level PNG at the speed a builder needs, in the same bytes every time.
 
 Encoding is the floor of a build. Atomic images hardly change from one row to the next, so PNG's "up" filter,
-one NumPy subtraction, does what libpng's trial of all filters does, and zlib's fastest level is enough:
-several times faster than Pillow or OpenCV at nearly Pillow's size (benchmarks/README.md has the table).
-ISA-L would be another three times faster, but gave two answers to the same question on one machine.
+one NumPy subtraction, does what libpng's trial of all filters does, and libdeflate's fastest level is enough:
+several times faster than Pillow or OpenCV at Pillow's size (benchmarks/README.md has the table). ISA-L would
+be twice as fast again, but once gave another answer to the same question.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import struct
 import zlib
 from typing import Any
 
+import deflate
 import numpy as np
 import numpy.typing as npt
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FILTER_NONE, _FILTER_UP = 0, 2
-_LEVEL = 1
 
 
 def encode_png(image: npt.NDArray[Any]) -> bytes:
@@ -41,21 +41,18 @@ def encode_png(image: npt.NDArray[Any]) -> bytes:
     depth = 16 if image.dtype == np.uint16 else 8
     if image.dtype == np.bool_:
         # Long runs of equal values: a filter would only break them up.
-        lines, filter_type, strategy = image * np.uint8(255), _FILTER_NONE, zlib.Z_RLE
+        filtered = np.full((rows, columns + 1), _FILTER_NONE, np.uint8)
+        np.multiply(image, np.uint8(255), out=filtered[:, 1:])
+        runs = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+        body = runs.compress(filtered.data) + runs.flush()
     else:
         lines = image.astype(">u2" if depth == 16 else np.uint8, order="C", copy=False)
-        filter_type, strategy = _FILTER_UP, zlib.Z_DEFAULT_STRATEGY
-    raw = lines.view(np.uint8).reshape(rows, -1)
-    filtered = np.empty((rows, raw.shape[1] + 1), np.uint8)
-    filtered[:, 0] = filter_type
-    if filter_type == _FILTER_UP:
+        raw = lines.view(np.uint8).reshape(rows, -1)
+        filtered = np.full((rows, raw.shape[1] + 1), _FILTER_UP, np.uint8)
         filtered[0, 1:] = raw[0]
         np.subtract(raw[1:], raw[:-1], out=filtered[1:, 1:])
-    else:
-        filtered[:, 1:] = raw
+        body = bytes(deflate.zlib_compress(filtered.data, 1))
     header = struct.pack(">IIBBBBB", columns, rows, depth, 0, 0, 0, 0)
-    deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
-    body = deflate.compress(filtered) + deflate.flush()
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 

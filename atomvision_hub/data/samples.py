@@ -17,7 +17,7 @@ TILE, CAPTION = 256, 24
 #: Rows shown, and how many of them side by side.
 SAMPLES, ACROSS = 6, 2
 
-_GAP = 8
+_GAP, _SEAM = 10, 2
 _MASK_TINT = np.array([70, 130, 240], dtype=np.float64)
 # Light colours that stay apart for colour-blind eyes; an element takes the next one of the picture.
 _COLOURS = ("#ffb000", "#fe6100", "#dc267f", "#40d0a0", "#c0a0ff", "#f0f060", "#60c8ff", "#ff9ab0")
@@ -54,21 +54,21 @@ def draw_samples(rows: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[s
     caption
         One short line for a row.
     """
-    width = ACROSS * (2 * TILE + _GAP) + _GAP
+    width = ACROSS * (2 * TILE + _GAP + _SEAM) + _GAP
     lines = -(-len(rows) // ACROSS)
     picture = Image.new("RGB", (width, lines * (TILE + CAPTION) + _GAP), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
     colours: dict[int, str] = {}
     for place, row in enumerate(rows):
-        x = _GAP + place % ACROSS * (2 * TILE + _GAP)
+        x = _GAP + place % ACROSS * (2 * TILE + _GAP + _SEAM)
         y = place // ACROSS * (TILE + CAPTION) + CAPTION
         draw.text((x, y - 18), caption(row), fill="black", font=font)
         grey = _grey(row["image"]["bytes"])
         picture.paste(_tile(np.repeat(grey[..., None], 3, axis=2)), (x, y))
-        picture.paste(_overlay(grey, row, colours), (x + TILE, y))
+        picture.paste(_overlay(grey, row, colours), (x + TILE + _SEAM, y))
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -91,7 +91,7 @@ def _overlay(grey: npt.NDArray[np.float64], row: Mapping[str, Any], colours: dic
     rgb = np.repeat(grey[..., None], 3, axis=2)
     if row.get("mask") is not None:
         inside = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0
-        rgb[inside] = 0.6 * rgb[inside] + 0.4 * _MASK_TINT
+        rgb[inside] = 0.45 * rgb[inside] + 0.55 * _MASK_TINT
     tile = _tile(rgb)
     atoms = row.get("atoms")
     if atoms is not None:

@@ -56,6 +56,7 @@ class _Validation:
         self.damaged: set[str] = set()
 
     def problems(self) -> Iterator[str]:
+        """Yield all problems."""
         yield from self._files()
         shards = [path for path in sorted(self.manifest["files"]) if path.startswith("data/")]
         with Steps("validate", len(shards), "files") as advance:
@@ -108,7 +109,7 @@ class _Validation:
                 continue
             with pq.ParquetFile(self.folder / path) as file:
                 if not _same_schema(file.schema_arrow, schema):
-                    yield f"{path} has another schema than {record.__name__}; build it again with this version"
+                    yield f"{path} has not the schema of {record.__name__}; build it again with this version"
                     continue
                 rows[split] = rows.get(split, 0) + file.metadata.num_rows
                 if file.metadata.num_rows != self.manifest["files"][path].get("rows"):
@@ -158,7 +159,7 @@ class _Validation:
         configs = MetadataConfigs.from_dataset_card_data(data)
         names = set(self.manifest["configs"])
         if set(infos) != names or set(configs) != names:
-            yield f"{CARD} tells of configs {sorted(set(infos) | set(configs))}, not of {sorted(names)}; {_MEND}"
+            yield f"{CARD} has configs {sorted(set(infos) | set(configs))}, not {sorted(names)}; {_MEND}"
             return
         for name, entry in sorted(self.manifest["configs"].items()):
             record = self.builder.record(self.builder.config_model.model_validate(entry["parameters"]))

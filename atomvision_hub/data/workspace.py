@@ -29,7 +29,7 @@ STATE = ".build"
 #: Manifest keys that must agree before two builds may share a folder.
 IDENTITY = ("dataset", "schema_version", "limit", "tiny", "seed", "sources", "split", "inputs", "environment")
 
-_LIBRARIES = ("ase", "atomvision-hub", "numpy", "pillow", "pyarrow", "scipy", "spglib")
+_LIBRARIES = ("ase", "atomvision-hub", "deflate", "numpy", "pillow", "pyarrow", "scipy", "spglib")
 
 
 def environment() -> dict[str, str]:

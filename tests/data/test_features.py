@@ -107,7 +107,7 @@ def test_unfit_numbers_are_refused() -> None:
         id: Annotated[str, Column("string", "Identifier")]
         n: Annotated[int, Column("uint8", "Small number")]
 
-    with pytest.raises(AtomVisionError, match="column 'n' of Small in rows x to x.*300"):
+    with pytest.raises(AtomVisionError, match=r"column 'n' of Small in rows x to x.*300"):
         table_of(Small, [Small(id="x", n=300)])
 
 
