@@ -30,6 +30,7 @@ FORMATS: dict[str, str] = {
     ".xsf": "xsf",
     ".xyz": "extxyz",
 }
+_ONE_STRUCTURE = ("cube", "gen", "res", "vasp")
 _VASP_NAME = re.compile(r"(POSCAR|CONTCAR)", re.IGNORECASE)
 
 
@@ -105,7 +106,7 @@ class FileSource:
         file, index = self._places[source_id]
         structures = self._read(file)
         if index >= len(structures):
-            raise CrystalError(f"{file.name} holds no structure", step="read")
+            raise CrystalError(f"{file.name} cannot be read: it holds no structure", step="read")
         atoms = structures[index]
         occupancy = atoms.info.get("occupancy") or {}
         if any(abs(share - 1.0) > 1e-3 for site in occupancy.values() for share in site.values()):
@@ -115,6 +116,9 @@ class FileSource:
         )
 
     def _count(self, file: Path) -> int:
+        kind = format_of(file)
+        if kind in _ONE_STRUCTURE or (kind == "cif" and _blocks(file) <= 1):
+            return 1  # parsed on access only
         try:
             return max(1, len(self._read(file)))
         except CrystalError:
@@ -137,6 +141,11 @@ class FileSource:
         structures = [atoms for atoms in found if np.size(atoms.numbers)]
         self._last = (file, structures)
         return structures
+
+
+def _blocks(file: Path) -> int:
+    """Return how many data blocks a CIF has; each may be a structure."""
+    return len(re.findall(rb"^data_", file.read_bytes(), re.MULTILINE | re.IGNORECASE))
 
 
 def _hidden(file: Path, root: Path) -> bool:

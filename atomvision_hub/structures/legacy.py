@@ -38,7 +38,9 @@ def cell_parameters(cell: npt.ArrayLike) -> tuple[float, float, float]:
         return a, b, 90.0
     with np.errstate(invalid="ignore"):
         gamma = 180.0 * np.arccos(np.dot(lattice[1], lattice[0]) / (b * a)) / np.pi
-    return a, b, float(round(gamma, 4))
+    # Left a NumPy float, which rounds ties in another way than a Python float does: 60.005 becomes 60.0, not
+    # 60.01.
+    return a, b, round(gamma, 4)
 
 
 def remember_source_cell(atoms: ase.Atoms, parameters: tuple[float, float, float]) -> None:

@@ -40,7 +40,7 @@ def prototype_label(atoms: ase.Atoms) -> str:
     if dataset is None:
         group, orbits, copies = 1, range(len(numbers)), 1
     else:
-        group, orbits = dataset.number, dataset.equivalent_atoms.tolist()
+        group, orbits = dataset.number, dataset.crystallographic_orbits.tolist()
         copies = len(numbers) // (int(dataset.mapping_to_primitive.max()) + 1)
     sizes: dict[int, list[int]] = {}
     for (number, _), size in Counter(zip(numbers, orbits, strict=True)).items():

@@ -68,7 +68,7 @@ class _Differences:
         self._squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
 
     def misfits(self, vectors: Floats) -> Floats:
-        """Return the largest squared distance from a point's image to its like for each vector, shape (k,)."""
+        """Return the largest squared distance from a point's image to its like for each vector."""
         offset = self._fractions - (vectors @ self._inverse)[:, None, None, :]
         offset -= np.rint(offset)
         offset = offset @ self._cell

@@ -67,6 +67,8 @@ def complete_cell(cell: npt.NDArray[np.float64], periodic: npt.NDArray[np.bool_]
         return cell
     basis = cell.copy()
     kept = np.flatnonzero(periodic)
+    if not len(kept):
+        return np.eye(3)
     if len(kept) == 2:
         normal = np.cross(cell[kept[0]], cell[kept[1]])
         length = np.linalg.norm(normal)
