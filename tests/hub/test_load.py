@@ -140,7 +140,11 @@ answer["repository"] = outcome("atomvision/nothing")
 
     # The second time nothing is downloaded, and offline the versions in the cache still serve.
     hub.forget()
-    again = in_subprocess(PINNED)
+    again = in_subprocess(
+        PINNED
+        + 'import sys\nanswer["heavy"] = sorted({"torch", "transformers", "jarvis"} & set(sys.modules))'
+    )
+    assert again["heavy"] == []  # (`datasets` itself imports torch for streaming)
     assert (again["newest"], again["first"]) == (answer["newest"], answer["first"])
     assert not [request for request in hub.requests("GET") if "/storage/" in request["path"]]
     offline = in_subprocess(
