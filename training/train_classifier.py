@@ -54,7 +54,8 @@ def main() -> None:
     criterion = loop.Loss(train.labels, len(source.classes), settings)
     optimizer = torch.optim.AdamW(loop.weight_groups(model, settings.weight_decay), lr=settings.learning_rate)
     scheduler = loop.schedule(optimizer, settings.epochs * len(batches), settings.warmup)
-    plain = model.to(accelerator.device)
+    # Channels last: on a CPU several times as fast, on a GPU what its convolutions want.
+    plain = model.to(accelerator.device, memory_format=torch.channels_last)
     averaged = ModelEmaV3(plain, decay=settings.ema_decay) if settings.ema_decay else None
     model, optimizer = accelerator.prepare(model, optimizer)
 
@@ -111,7 +112,7 @@ def main() -> None:
         accelerator.wait_for_everyone()
 
     # The only time the test rows are looked at, with the weights that validation chose.
-    best_model = copy.deepcopy(plain)
+    best_model = copy.deepcopy(plain).to(memory_format=torch.contiguous_format)
     checkpoints.load_best(best_model)
     test = decode_for_evaluation(source.splits["test"], preprocessing, run.path)
     chances = loop.predict_rows(best_model, test, network.mean, network.std, accelerator)
@@ -136,11 +137,7 @@ def main() -> None:
     write_json(run.path / "facts.json", facts)
     write_model_card(run.path)
     shutil.rmtree(run.checkpoints)
-    accuracy, macro_f1 = report["accuracy"], report["macro_f1"]
-    print(  # noqa: T201
-        f"test: accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], "
-        f"macro-F1 {macro_f1['value']:.3f}, n {accuracy['n']}; the model is in {run.path}"
-    )
+    run.say_result(report)
     if options.push_to is not None and options.tag is not None:
         from atomvision_hub.data.publish import push_model
 

@@ -156,7 +156,10 @@ class _Encoded:
 
 def _public_name(path: str) -> str:
     # A folder's place on this machine is nobody's business; its manifest's checksum identifies the data.
-    return Path(path).resolve().name if Path(path).exists() else path
+    manifest = Path(path) / "manifest.json"
+    if not manifest.is_file():
+        return path
+    return str(json.loads(manifest.read_text(encoding="utf-8")).get("dataset", Path(path).resolve().name))
 
 
 def _open_folders(config: DataConfig, seed: int) -> Source:

@@ -29,8 +29,7 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 def proportion(hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Return value, n and 95 % interval of a proportion; value None without observations."""
     n, successes = int(hits.size), int(hits.sum())
-    low, high = wilson(successes, n)
-    return {"value": successes / n if n else None, "n": n, "low": low, "high": high, "unit": "1"}
+    return {"value": successes / n if n else None, "n": n, "interval": list(wilson(successes, n)), "unit": "1"}
 
 
 def evaluate(labels: Labels, predicted: Labels, classes: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from atomvision_hub.engine.config import ClassifierConfig
 from atomvision_hub.engine.data import Source
 from atomvision_hub.engine.metrics import ceiling, evaluate, macro_f1_interval, majority_baseline, proportion
 
+_VALIDATION = ("accuracy", "macro_f1", "validation_loss")
 _PACKAGES = ("accelerate", "datasets", "timm", "torch", "transformers")
 
 
@@ -25,8 +26,7 @@ def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, A
     """Return all scores on the test rows: overall, baseline, ceilings, prototypes that training never saw."""
     train, test = source.splits["train"], source.splits["test"]
     scores = evaluate(test.labels, predicted, source.classes)
-    low, high = macro_f1_interval(test.labels, predicted)
-    scores["macro_f1"] |= {"low": low, "high": high}
+    scores["macro_f1"]["interval"] = list(macro_f1_interval(test.labels, predicted))
     scores["majority_class"] = majority_baseline(train.labels, test.labels)
     if source.facts["label"] == "lattice_legacy":
         # These labels depend on the choice of the cell: who knows the lattice must still guess.
@@ -97,8 +97,7 @@ def run_facts(
         "tiny": tiny,
         "best_epoch": best_epoch,
         "epochs": len(history),
-        "validation": {key: history[best_epoch - 1][key] for key in ("accuracy", "macro_f1", "validation_loss")},
-        "test": test,
+        "metrics": {"validation": {key: history[best_epoch - 1][key] for key in _VALIDATION}, "test": test},
         "hardware": hardware,
         "training_seconds": round(seconds, 1),
         "environment": {name: importlib.metadata.version(name) for name in _PACKAGES}

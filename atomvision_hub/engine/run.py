@@ -83,6 +83,15 @@ class RunFolder:
         )
         print(shown, flush=True)  # noqa: T201
 
+    def say_result(self, test: dict[str, Any]) -> None:
+        """Say the scores on the test rows."""
+        accuracy, macro_f1 = test["accuracy"], test["macro_f1"]
+        low, high = accuracy["interval"]
+        print(  # noqa: T201
+            f"test: accuracy {accuracy['value']:.3f} ({low:.3f} to {high:.3f}, n = {accuracy['n']}), "
+            f"macro-F1 {macro_f1['value']:.3f}; the model is in {self.path}"
+        )
+
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; errors the user can mend become one line and an exit code."""
