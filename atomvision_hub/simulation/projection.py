@@ -1,7 +1,7 @@
 """The crystal seen along the beam: which atoms an image can show, and where on it.
 
-The beam runs along z. A crystal becomes a few atoms and the translations that repeat them over the image plane;
-the atoms in view are all combinations that fall into a box around the image.
+The beam runs along z. A crystal becomes a few points and the translations that repeat them over the image
+plane; the atoms in view are all combinations that fall into a box around the image.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Projection:
     Attributes
     ----------
     points
-        Positions relative to the point shown in the image centre, in Å: (n, 2) as seen along the beam, or (n, 3)
-        when `slab` bounds the crystal along it.
+        Positions relative to the point shown in the image centre, in Å: (n, 2) as seen along the beam, or
+        (n, 3) when `slab` bounds the crystal along it.
     translations
         Vectors that repeat the points, (m, 2) with m <= 2, or the three lattice vectors, (3, 3), with a slab.
         Points lie within their first cell.
@@ -57,8 +57,8 @@ class Projection:
     def overlapping(self) -> tuple[Array, npt.NDArray[np.int64]]:
         """Return the distinct points and, for every atom, which of them it lies on.
 
-        Atoms on top of each other are drawn once with their joint weight. Points are compared to 1e-7 Å; two that
-        escape that are drawn twice, which is right as well.
+        Atoms on top of each other are drawn once with their joint weight. Points are compared to 1e-7 Å; two
+        that escape that are drawn twice, which is right as well.
         """
         if self.slab is not None or len(self.points) == 1:
             return self.points, np.arange(len(self.points))
@@ -181,11 +181,12 @@ def _slab_translations(periodic: Array, thickness: float) -> Array:
 
 
 def _inverse(translations: Array) -> Array:
-    """Return the matrix that turns points into multiples of the translations; of one, into shares along it."""
+    """Return the matrix that turns points into multiples of the translations."""
     if len(translations) == 2:  # what numpy.linalg takes much longer for
         (a, b), (c, d) = translations.tolist()
-        return np.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    return np.linalg.pinv(translations)
+        determinant = a * d - b * c
+        return np.array([[d / determinant, -b / determinant], [-c / determinant, a / determinant]])
+    return np.asarray(np.linalg.pinv(translations), dtype=np.float64)
 
 
 def _middle(points: Array, translations: Array, center: tuple[float, float] | None) -> Array:
@@ -228,7 +229,7 @@ def pose(
 
 @dataclass(frozen=True, slots=True)
 class PointsInView:
-    """Points near an image: column `x` and row `y` in pixels, height `z` (Å) in a slab, index of the point."""
+    """Points near an image: column `x`, row `y` (pixels), height `z` in a slab (Å), index of the point."""
 
     x: Array
     y: Array
@@ -276,15 +277,15 @@ def points_in_view(
 
 
 def _repeat(points: Array, steps: Array, low: Array, high: Array) -> Array:
-    """Return `points` of the first cell repeated by all combinations of `steps` that can fall into the box."""
+    """Return `points` of the first cell, repeated by all multiples of `steps` that can reach the box."""
     inverse = _inverse(steps)
     middle, half = ((low + high) / 2) @ inverse, ((high - low) / 2) @ np.abs(inverse)
     first, last = np.ceil(middle - half - 1).tolist(), np.floor(middle + half).tolist()
     count = math.prod(b - a + 1 for a, b in zip(first, last, strict=True))
     if count * len(points) > _MOST_ATOMS:
         raise UsageError(
-            f"the view would hold about {count * len(points):.0e} atoms; choose a smaller pixel_size, shape, psf or "
-            "thickness"
+            f"the view would hold about {count * len(points):.0e} atoms; choose a smaller pixel_size, shape, "
+            "psf or thickness"
         )
     for a, b, step in zip(first, last, steps, strict=True):
         points = (np.arange(a, b + 1)[:, None, None] * step + points).reshape(-1, points.shape[1])

@@ -1,8 +1,9 @@
 """Radially symmetric point-spread functions, each normalised to an integral of one over the plane.
 
-In the convolution approximation an image is the projected crystal convolved with the intensity profile of the
-probe. The profile is a free choice here: a Gaussian or a sum of Gaussians (exact and fast, because separable),
-a table, or any function of the radius. Each has a text that stands in a dataset row and gives it back.
+In the convolution approximation an image is the projected crystal convolved with the intensity profile of
+the probe. The profile is a free choice here: a Gaussian or a sum of Gaussians (exact and fast, as it
+separates), a table, or any function of the radius. All but functions have a text that stands in a dataset row
+and gives them back.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from atomvision_hub.errors import UsageError
 
 Array = npt.NDArray[np.float64]
 
-#: A Gaussian is followed to this many sigma, where it has fallen to 2.7e-7 of its peak (only what lies further
-#: along a row or a column is left out: 4e-8 of the intensity of a dense crystal).
+#: A Gaussian is followed to this many sigma, where it has fallen to 2.7e-7 of its peak. Only what lies
+#: further along a row or a column is left out: 4e-8 of the intensity of a dense crystal.
 GAUSSIAN_REACH = 5.5
 #: A function without a declared reach is searched for its end up to this radius (Å).
 _FAR = 60.0
@@ -153,8 +154,8 @@ class JarvisPSF(TabulatedPSF):
 
     ``exp(-r² / 2 w²) + 0.5 / (1 + (2 r / w)²)`` with w = 0.5 Å, on 100 radii from 0 to 4 w, between which it
     is interpolated linearly. ``STEMConv`` scales the profile to height one; here it is normalised like every
-    other, so its images are ours divided by `peak`. The paper (Choudhary et al., J. Chem. Inf. Model. 63, 1708
-    (2023), doi 10.1021/acs.jcim.2c01533) describes the Gaussian alone.
+    other, so its images are ours divided by `peak`. The paper (Choudhary et al., J. Chem. Inf. Model. 2023,
+    doi 10.1021/acs.jcim.2c01533) describes the Gaussian alone.
     """
 
     width = 0.5
@@ -263,8 +264,8 @@ def parse_psf(text: str) -> RadialPSF:
     name = match[1] if match else ""
     if match is None or name not in _NAMED:
         raise UsageError(
-            f"unknown psf {text[:60]!r}: choose gaussian(sigma=0.5), jarvis, tabulated(radius=[...], value=[...]), "
-            "or pass a function of the radius in Å"
+            f"unknown psf {text[:60]!r}: choose gaussian(sigma=0.5), jarvis, "
+            "tabulated(radius=[...], value=[...]), or pass a function of the radius in Å"
         )
     make, allowed = _NAMED[name]
     arguments: dict[str, Any] = {}
@@ -289,7 +290,7 @@ _gaussian = cache(GaussianPSF)
 
 
 def as_psf(psf: str | RadialPSF | Callable[[Array], npt.ArrayLike], sigma: float = 0.5) -> RadialPSF:
-    """Return what `simulate_stem` was given as `psf` as a `RadialPSF`; plain ``"gaussian"`` takes `sigma` (Å)."""
+    """Return the `psf` of `simulate_stem` as a `RadialPSF`; plain ``"gaussian"`` takes `sigma` (Å)."""
     if isinstance(psf, RadialPSF):
         return psf
     if isinstance(psf, str):

@@ -1,8 +1,8 @@
 """Sums of point-spread functions at exact sub-pixel positions, without Fourier transforms.
 
 A Gaussian is the product of a factor along the rows and one along the columns, so the image of many atoms is
-one matrix product ``rows.T @ columns`` over the atoms. Only atoms near a band of rows take part in its product,
-which keeps the cost proportional to the area. Any other radial function is evaluated around every atom.
+one matrix product ``rows.T @ columns`` over the atoms. Only atoms near a band of rows take part in its
+product, which keeps the cost proportional to the area. Other radial functions are evaluated atom by atom.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _add_gaussians(
 
 def _factors(center: Array, length: int, sigma: float) -> Image:
     """Return ``exp(-(pixel - center)² / 2 sigma²)`` for pixels 0 <= pixel < length, (n, length)."""
-    # The differences as a matrix product, the quickest way. Those of whole pixels are exact in float32, so the
-    # error does not grow with the image.
+    # The differences as a matrix product, the quickest way. Those of whole pixels are exact in float32, so
+    # that the error does not grow with the image.
     left = np.empty((len(center), 3), dtype=np.float32)
     left[:, 0] = 1
     left[:, 1] = whole = np.rint(center)
@@ -113,11 +113,12 @@ def _factors(center: Array, length: int, sigma: float) -> Image:
     right = np.empty((3, length), dtype=np.float32)
     right[0] = np.arange(length)
     right[1:] = -1
-    exponent = left @ right
+    exponent: Image = left @ right
     np.square(exponent, out=exponent)
     exponent *= np.float32(-0.5 / sigma**2)
     exponent.clip(_LOWEST, np.float32(0), out=exponent)
-    return np.exp(exponent, out=exponent)
+    np.exp(exponent, out=exponent)
+    return exponent
 
 
 def _add_stamps(

@@ -111,8 +111,11 @@ class StemFrame:
         }
 
     def _disks(self, atoms: Table) -> npt.NDArray[np.bool_]:
+        # Atoms on top of each other have one disk; pairs of float32 compare quickest as whole numbers.
+        pairs = np.column_stack([atoms["x"], atoms["y"]]).view(np.int64)
+        x, y = np.unique(pairs).view(np.float32).reshape(-1, 2).T
         rows, columns = self.image.shape
-        return disk_mask(atoms["x"], atoms["y"], (rows, columns), self.pixel_size, self.mask_radius)
+        return disk_mask(x, y, (rows, columns), self.pixel_size, self.mask_radius)
 
 
 def simulate_stem(
@@ -135,9 +138,9 @@ def simulate_stem(
 
         I(r) = sum over atoms of  Z**z_exponent * psf(|r - r_atom|)
 
-    evaluated at the pixel centres with exact atom positions; every atom counts, overlapping ones add, and atoms
-    outside the image contribute as far as the point-spread function reaches. As the psf is normalised, the
-    integral of I over a period of the crystal is its sum of Z**z_exponent. No channelling, no thermal or
+    evaluated at the pixel centres with exact atom positions; every atom counts, overlapping ones add, and
+    atoms outside the image contribute as far as the point-spread function reaches. As the psf is normalised,
+    the integral of I over a period of the crystal is its sum of Z**z_exponent. No channelling, no thermal or
     detector effects.
 
     Parameters
@@ -153,9 +156,9 @@ def simulate_stem(
     shift
         Shift (x, y) of the crystal after the turn, in Å.
     center
-        Cartesian point (x, y), in Å, that an unshifted image shows in its centre,
-        ``((columns - 1) / 2, (rows - 1) / 2)``. By default the origin along periodic directions and the middle
-        of the bounding box along others, so that the image does not depend on the choice of the cell.
+        Cartesian point (x, y), in Å, that an unshifted image shows in its centre, which is the pixel
+        ``((columns - 1) / 2, (rows - 1) / 2)``. By default the origin along periodic directions and the
+        middle of the bounding box along others, so that the image does not depend on the choice of the cell.
     thickness
         For crystals that repeat along all three cell vectors: the atoms with ``0 <= z < thickness`` (Å). By
         default one period along the third vector.
@@ -178,9 +181,9 @@ def simulate_stem(
 
     References
     ----------
-    Exponent 1.7 and convolution approximation as in K. Choudhary et al., J. Chem. Inf. Model. 63, 1708 (2023),
-    doi 10.1021/acs.jcim.2c01533; background in E. J. Kirkland, Advanced Computing in Electron Microscopy,
-    Springer (2010), and S. J. Pennycook and D. E. Jesson, Phys. Rev. Lett. 64, 938 (1990) (incoherent imaging).
+    Exponent 1.7 and convolution approximation: K. Choudhary et al., AtomVision, J. Chem. Inf. Model. 2023,
+    doi 10.1021/acs.jcim.2c01533. Background: E. J. Kirkland, Advanced Computing in Electron Microscopy,
+    Springer 2010; incoherent imaging: S. J. Pennycook and D. E. Jesson, Phys. Rev. Lett. 64, 938 (1990).
     """
     rows, columns = _shape(shape)
     size = _pair("pixel_size", [pixel_size] * 2 if np.ndim(pixel_size) == 0 else pixel_size, "Å/px")
@@ -198,7 +201,8 @@ def simulate_stem(
     points, which = crystal.overlapping()
     margin = profile.reach / size[0], profile.reach / size[1]
     view = points_in_view(points, crystal, place, (rows, columns), margin)
-    weights = np.bincount(which, crystal.numbers.astype(np.float64) ** z_exponent)[view.index]
+    atom_weights = crystal.numbers.astype(np.float64) ** z_exponent
+    weights = np.asarray(np.bincount(which, atom_weights), dtype=np.float64)[view.index]
     return StemFrame(
         image=render(view.x, view.y, weights, profile, (rows, columns), size),
         pixel_size=size,

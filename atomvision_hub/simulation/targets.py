@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 Table = np.ndarray[tuple[int], np.dtype[np.void]]
 Mask = npt.NDArray[np.bool_]
 
@@ -45,11 +46,9 @@ def overlap_columns(
     -------
     int32 array (n,) of column numbers, counted from zero in the order of the first atom of each.
     """
-    points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
-    label = np.arange(len(points), dtype=np.int32)
-    if len(points) == 0:
-        return label
-    first, second = cKDTree(points).query_pairs(distance, output_type="ndarray").T
+    px, py = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    label = np.arange(len(px), dtype=np.int32)
+    first, second = _close_pairs(px, py, distance)
     while np.any(label[first] != label[second]):
         lower = np.minimum(label[first], label[second])
         np.minimum.at(label, first, lower)
@@ -58,6 +57,27 @@ def overlap_columns(
     # Labels are indices of first atoms: numbering those that stand for themselves keeps the order.
     number = np.cumsum(label == np.arange(len(label)), dtype=np.int32) - np.int32(1)
     return number[label]
+
+
+def _close_pairs(x: Array, y: Array, distance: float) -> tuple[Indices, Indices]:
+    """Return the pairs of points within `distance`: compare each with those that follow it in one direction.
+
+    The direction is oblique to lattices that lie along the axes, so few points follow closely.
+    """
+    along = x + 0.6180339887 * y
+    order = np.argsort(along)
+    along, reach = along[order], distance * 1.1756  # the length of (1, 0.618...), rounded up
+    x, y = x[order], y[order]
+    near, pairs = np.arange(len(x)), []
+    for lag in range(1, len(x)):
+        near = near[: np.searchsorted(near, len(x) - lag)]
+        near = near[along[near + lag] - along[near] <= reach]
+        if len(near) == 0:
+            break
+        close = np.hypot(x[near + lag] - x[near], y[near + lag] - y[near]) <= distance
+        pairs.append((near[close], near[close] + lag))
+    first, second = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), dtype=np.intp)
+    return order[first], order[second]
 
 
 def disk_mask(

@@ -39,7 +39,7 @@ def graphene() -> Atoms:
 
 @pytest.fixture
 def direct() -> Direct:
-    """Sum over atoms in float64, term by term from the documented formula: no shared code with the package."""
+    """Sum over atoms in float64, term by term from the documented formula; no code of the package."""
 
     def image(
         atoms: Atoms,

@@ -38,8 +38,8 @@ def ours(
 ) -> npt.NDArray[np.float64]:
     """The same image by `simulate_stem`.
 
-    `STEMConv` puts the mean position of its supercell (3 times the cells that fill the view) into the middle of
-    the image, turns the other way, has x along axis 0, and a profile of height one.
+    `STEMConv` puts the mean position of its supercell (3 times the cells that fill the view) into the middle
+    of the image, turns the other way, has x along axis 0, and a profile of height one.
     """
     view = pixel_size * (np.array(size) - 1)
     cells = 3 * (view // atoms.cell.lengths()[:2] + 1)
@@ -64,7 +64,7 @@ def checkerboard() -> Atoms:
 
 
 def test_equal_where_atoms_fall_on_pixels() -> None:
-    # The middle of the supercell lies 0.75 Å from an atom, the middle of the image half a pixel from a centre.
+    # The middle of the supercell lies 0.75 Å from an atom, that of the image half a pixel from a centre.
     pose = {"shift": [0.05 + 0.75, 0.05 + 0.75 - 1.3]}
     theirs = stemconv(checkerboard(), **pose)
     assert np.abs(ours(checkerboard(), **pose) - theirs).max() < 1e-6 * theirs.max()
@@ -72,8 +72,8 @@ def test_equal_where_atoms_fall_on_pixels() -> None:
 
 @pytest.mark.parametrize(("rot", "shift"), [(0, (0, 0)), (17, (0.3, -0.9)), (-60, (1.2, 0.4))])
 def test_equal_within_its_interpolation_elsewhere(graphene: Atoms, rot: float, shift: Any) -> None:
-    # It splits an atom over four pixels in proportion to the distance, which blurs the cusp of its profile: at
-    # 0.1 Å/px it is up to 2.3 % of the highest intensity too low there, at half the pixel size a third of that.
+    # It splits an atom over four pixels in proportion to the distance, which blurs the tip of its profile: at
+    # 0.1 Å/px by up to 2.3 % of the highest intensity, at half the pixel size by a third of that.
     for pixel_size, size, tolerance in ((0.1, (128, 160), 0.025), (0.05, (256, 320), 0.01)):
         theirs = stemconv(graphene, rot=rot, shift=shift, pixel_size=pixel_size, size=size)
         mine = ours(graphene, rot=rot, shift=shift, pixel_size=pixel_size, size=size)

@@ -12,7 +12,7 @@ from ase.build import bulk, nanotube
 from ase.cluster import Octahedron
 
 from atomvision_hub.errors import CrystalError, UsageError
-from atomvision_hub.simulation import GaussianPSF, TabulatedPSF, simulate_stem
+from atomvision_hub.simulation import FunctionPSF, GaussianPSF, TabulatedPSF, simulate_stem
 from atomvision_hub.simulation.record import AtomColumns, StemRow
 
 Direct = Callable[..., npt.NDArray[np.float64]]
@@ -70,7 +70,7 @@ def test_any_radial_function_is_the_direct_sum(mos2: Atoms, direct: Direct) -> N
 def test_gaussian_by_stamps_equals_gaussian_by_products(mos2: Atoms) -> None:
     profile = GaussianPSF([0.35, 0.9], [0.8, 0.2])
     fast = simulate_stem(mos2, psf=profile, rotation=5).image
-    slow = simulate_stem(mos2, psf=lambda r: profile(r), rotation=5).image
+    slow = simulate_stem(mos2, psf=FunctionPSF(profile), rotation=5).image
     np.testing.assert_allclose(fast, slow, atol=1e-5 * slow.max())
 
 

@@ -1,4 +1,4 @@
-"""Batched, differentiable simulation with PyTorch, on CPU and GPU; the twin of `atomvision_hub.simulation`."""
+"""Batched, differentiable simulation with PyTorch, on CPU and GPU."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ class CrystalBatch:
     Attributes
     ----------
     positions
-        Points on the image plane relative to what an unshifted image shows in its centre, (batch, atoms, 2), Å.
+        Points on the image plane relative to the one that an unshifted image shows in its centre,
+        (batch, atoms, 2), in Å.
     numbers
         Atomic numbers, (batch, atoms), 0 where padded.
     occupancies
@@ -54,8 +55,8 @@ class CrystalBatch:
         crystals
             Crystals or clusters, the beam along z.
         join_overlapping
-            Whether atoms of one element on top of each other become one atom of their joint occupancy: quicker
-            (by a third for MoS2), but the atoms no longer correspond to those of the crystal.
+            Whether atoms of one element on top of each other become one atom of their joint occupancy:
+            quicker (by a third for MoS2), but the atoms no longer correspond to those of the crystal.
         device
             Where the tensors go.
 

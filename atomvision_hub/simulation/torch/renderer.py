@@ -1,12 +1,13 @@
 """Batches of STEM images by batched matrix products, differentiable in everything that is continuous.
 
-The formula and the conventions are those of `atomvision_hub.simulate_stem`, with which images agree to 1e-5 of
-their maximum. Geometry is done in float64 (a few numbers per atom), pixels in float32.
+The formula and the conventions are those of `atomvision_hub.simulate_stem`, with which images agree to 1e-5
+of their maximum. Geometry is done in float64 (a few numbers per atom), pixels in float32.
 
 Arithmetic: one image of H x W pixels with K atoms in reach takes ``2 H W K`` FLOP for the product and
 ``K (H + W)`` exponentials. MoS2 at 256 x 256 pixels of 0.1 Å has K = 218 positions: 29 MFLOP, so 300,000
 images/s are 8.6 TFLOP/s (float32 without tensor cores: 67 peak on an H100) and write 79 GB/s of images. What
-limits is the traffic of the factors, K (H + W) floats = 0.45 MB an image and pass: ``fuse=True`` makes it one pass.
+limits is the memory traffic of the factors, K (H + W) floats = 0.45 MB an image, read and written in each of
+six elementwise passes; ``fuse=True`` makes them one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.simulation.psf import GAUSSIAN_REACH, GaussianPSF, RadialPSF, as_psf
+from atomvision_hub.simulation.psf import GaussianPSF, RadialPSF, as_psf
 from atomvision_hub.simulation.torch.batch import CrystalBatch
 
 _FAR = 1e6  # Å; a translation this long repeats nothing that an image could show
