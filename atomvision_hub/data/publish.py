@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -105,8 +106,8 @@ def push_dataset(
     UsageError
         When `tag` or `repo_id` is malformed.
     AtomVisionError
-        When the folder is not finished or damaged, the tag exists with another content, or the Hub cannot be
-        reached, does not accept the token or keeps failing.
+        When the folder is not finished or damaged, the tag exists with another content, the repository holds
+        something else, or the Hub cannot be reached, does not accept the token or keeps failing.
     """
     return _push(Path(folder), repo_id, "dataset", tag, private=private, token=token, endpoint=endpoint)
 
@@ -285,6 +286,7 @@ class _Target:
             )
         tags = self._tags()
         if tag not in tags:
+            self._check_kinship(files)
             return None
         if self.differences(tags[tag], files):
             numbers = parse_tag(newest_tag(tags) or tag)
@@ -295,6 +297,31 @@ class _Target:
                 f"moves; publish this one as v{major}.{minor}.{patch + 1} or higher"
             )
         return tags[tag]
+
+    def _check_kinship(self, files: Mapping[str, LocalFile]) -> None:
+        """Refuse to replace what is not an older version (or a broken upload) of the same thing.
+
+        Since a push leaves nothing but its own files, a mistyped name would clear another repository.
+        """
+        marker = "manifest.json" if self.repo_type == "dataset" else "facts.json"
+        remote = set(self.api.list_repo_files(self.repo_id, repo_type=self.repo_type))
+        foreign = sorted(remote - set(files) - {_ATTRIBUTES})
+        if marker not in remote:
+            if foreign:
+                raise AtomVisionError(
+                    f"{self.repo_id} holds other files ({foreign[0]}) and was not published from here; "
+                    "choose another name, or empty it first"
+                )
+        elif self.repo_type == "dataset":
+            path = self.api.hf_hub_download(self.repo_id, marker, repo_type=self.repo_type)
+            theirs, ours = (
+                json.loads(Path(manifest).read_text(encoding="utf-8")).get("dataset")
+                for manifest in (path, files[marker].path)
+            )
+            if theirs != ours:
+                raise AtomVisionError(
+                    f"{self.repo_id} holds dataset {theirs}, not {ours}; choose another name"
+                )
 
     def _tags(self) -> dict[str, str]:
         refs = self.api.list_repo_refs(self.repo_id, repo_type=self.repo_type)

@@ -127,6 +127,23 @@ def test_private_push_to_a_public_repository_is_refused(hub: Any, push: Any, ver
     assert not hub.requests("PUT")
 
 
+def test_other_repositories_are_not_cleared(api: Api, push: Any, versions: Versions, tmp_path: Path) -> None:
+    client = api()
+    client.create_repo(REPO, repo_type="dataset")
+    client.upload_file(path_or_fileobj=b"1", path_in_repo="mine.csv", repo_id=REPO, repo_type="dataset")
+    with pytest.raises(
+        AtomVisionError, match=r"holds other files \(mine\.csv\) and was not published from here"
+    ):
+        push(versions[0])
+    client.delete_file("mine.csv", REPO, repo_type="dataset")
+    push(versions[0])
+    other = Path(shutil.copytree(versions[1], tmp_path / "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"dataset": "stm2d"}))
+    with pytest.raises(AtomVisionError, match="holds dataset stem2d, not stm2d; choose another name"):
+        push(other, "v2.0.0")
+
+
 @pytest.mark.parametrize(
     ("token", "message"),
     [
