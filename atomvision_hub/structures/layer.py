@@ -30,7 +30,7 @@ def flat_layer(atoms: ase.Atoms) -> ase.Atoms:
 
     The vacuum is found from the atoms: it may lie along any cell vector, which may be tilted, and the layer
     may be split over the boundary of the cell. In-plane vectors that lie in the xy plane already are kept as
-    they are; others are turned into it, the first along x. The layer is put in the middle of the cell's
+    they are; others are turned into it by the smallest rotation. The layer is put in the middle of the cell's
     height.
 
     Parameters
@@ -115,11 +115,13 @@ def _vacuum(fractions: Floats, heights: Floats, periodic: npt.NDArray[np.bool_])
 
 
 def _turn(u: Floats, v: Floats) -> Floats:
-    """Return the matrix that turns rows so that u lies along x and the plane of u and v is xy."""
-    x = u / np.linalg.norm(u)
-    z = np.cross(u, v)
-    z /= np.linalg.norm(z)
-    return np.array((x, np.cross(z, x), z)).T
+    """Return the matrix (for rows) of the smallest rotation that lays the plane of u and v into xy."""
+    (ux, uy, uz), (vx, vy, vz) = u.tolist(), v.tolist()
+    normal = (uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)
+    length = math.copysign(math.hypot(*normal), normal[2])
+    x, y, z = (component / length for component in normal)
+    w = 1.0 + z
+    return np.array(((1 - x * x / w, -x * y / w, x), (-x * y / w, 1 - y * y / w, y), (-x, -y, z)))
 
 
 def _refuse_several_layers(numbers: npt.NDArray[np.int64], positions: Floats, vectors: Floats) -> None:

@@ -9,7 +9,7 @@ fits.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,7 @@ def primitive_vectors(
     if repeats <= 1:
         return lattice
     # The rarest kind refuses most candidates at the least cost.
-    groups = [_Differences(cell, positions[group]) for group in sorted(members.values(), key=len)]
+    groups = [_Differences(cell, positions, group) for group in sorted(members.values(), key=len)]
     while repeats > 1:
         found = _best_translation(lattice, repeats, groups, tolerance)
         if found is None:
@@ -59,21 +59,32 @@ def primitive_vectors(
 class _Differences:
     """Differences between all points of one kind, to be compared with candidate translations."""
 
-    def __init__(self, cell: Floats, points: Floats) -> None:
-        (a, b), (c, d) = cell.tolist()
+    def __init__(self, cell: Floats, positions: Floats, members: list[int]) -> None:
         self._cell = cell
-        self._inverse = np.array(((d, -b), (-c, a))) / (a * d - b * c)
-        separation = points[:, None, :] - points[None, :, :]
-        self._fractions = separation[..., :2] @ self._inverse
-        self._squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
+        self._positions, self._members = positions, members
+
+    @cached_property
+    def _inverse(self) -> Floats:
+        (a, b), (c, d) = self._cell.tolist()
+        inverse: Floats = np.array(((d, -b), (-c, a))) / (a * d - b * c)
+        return inverse
+
+    @cached_property
+    def _differences(self) -> tuple[Floats, Floats | float]:
+        # Most kinds are never asked: a rarer one has refused the candidate before.
+        points = self._positions[self._members]
+        separation = points[:, None] - points
+        squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
+        return separation[..., :2] @ self._inverse, squares
 
     def misfits(self, vectors: Floats) -> Floats:
         """Return the largest squared distance from a point's image to its like for each vector."""
-        offset = self._fractions - (vectors @ self._inverse)[:, None, None, :]
+        fractions, squares = self._differences
+        offset = fractions - (vectors @ self._inverse)[:, None, None]
         offset -= np.rint(offset)
         offset = offset @ self._cell
         offset *= offset
-        worst: Floats = (offset[..., 0] + offset[..., 1] + self._squares).min(axis=2).max(axis=1)
+        worst: Floats = (offset[..., 0] + offset[..., 1] + squares).min(axis=2).max(axis=1)
         return worst
 
 

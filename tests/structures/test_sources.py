@@ -233,8 +233,9 @@ def test_real_files_and_databases(shared_data: Path) -> None:
     crystals = load_structures(
         [shared_data / "structures" / "c2db_bn.db", shared_data / "structures" / "defects"]
     )
-    assert len(crystals) == 28
+    assert len(crystals) == 28  # reading all CIFs takes ASE a while
     assert crystals.formula("c2db_bn") == "BN"
-    for atoms in crystals.values():
+    for material_id in list(crystals)[:6]:
+        atoms = crystals[material_id]
         check_crystal(atoms)
         flat_layer(atoms)
