@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.data import build as engine
@@ -43,8 +43,10 @@ class StemConfig(engine.BuilderConfig):
     """A YAML config: how the images are made."""
 
     content: Literal["images", "structures"] = "images"
-    shape: tuple[int, int] = Field((256, 256), description="Rows and columns")
-    pixel_size: float | tuple[float, float] = Field(0.1, description="Å/px, one number or (row, column)")
+    shape: tuple[PositiveInt, PositiveInt] = Field((256, 256), description="Rows and columns")
+    pixel_size: PositiveFloat | tuple[PositiveFloat, PositiveFloat] = Field(
+        0.1, description="Å/px, one number or (row, column)"
+    )
     z_exponent: float = Field(1.7, description="Intensity of an atom: Z**z_exponent")
     psf: Literal["gaussian", "jarvis"] = "gaussian"
     sigma: float = Field(0.5, gt=0, description="Width of the Gaussian, Å")

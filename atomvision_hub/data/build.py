@@ -9,6 +9,7 @@ number of workers nor on interruptions, and an unfinished folder never looks fin
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -112,7 +113,7 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
     except OSError as problem:
         if problem.errno not in _NO_ROOM:
             raise
-        reason = (problem.strerror or str(problem)).lower()
+        reason = os.strerror(problem.errno).lower()
         raise AtomVisionError(
             f"cannot write to {options.out}: {reason}; {len(results)} finished shard(s) are kept there: "
             "mend that, and the same command goes on"

@@ -38,6 +38,7 @@ WRITER: dict[str, Any] = {
     "compression": "zstd",
     "write_page_index": True,
     "use_content_defined_chunking": True,
+    "use_dictionary": False,
 }
 
 

@@ -168,9 +168,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises
     ------
+    UsageError
+        When it is a file.
     AtomVisionError
         When another build works there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose a folder as --out")
     (folder / STATE).mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / STATE / "lock")
     try:
