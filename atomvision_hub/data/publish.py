@@ -12,7 +12,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,6 +130,25 @@ def push_model(
     the text, picture and safetensors files directly in it; what training keeps in subfolders stays at home.
     """
     return _push(Path(folder), repo_id, "model", tag, private=private, token=token, endpoint=endpoint)
+
+
+@contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """End the process at once on Ctrl-C, for the command line.
+
+    The uploading threads would hold up an orderly end until their files are through. Nothing is lost:
+    what the Hub has received it keeps, and no commit is half made.
+    """
+
+    def leave(*_: object) -> None:
+        print("interrupted; what is uploaded is kept, the same command goes on", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _push(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -283,7 +282,7 @@ def test_server_that_keeps_failing(hub: Any, api: Api, push: Any, versions: Vers
 
 
 def test_killed_upload_goes_on_where_it_stopped(
-    hub: Any, api: Api, push: Any, versions: Versions, tmp_path: Path
+    hub: Any, api: Api, push: Any, versions: Versions, client_environment: Any, tmp_path: Path
 ) -> None:
     """After SIGKILL nothing is visible on the Hub, and the next push sends only what is missing."""
     # The second parts of two shards never come through; everything else does.
@@ -294,13 +293,7 @@ def test_killed_upload_goes_on_where_it_stopped(
         "from atomvision_hub.data.publish import push_dataset\n"
         f"push_dataset({str(versions[0])!r}, {REPO!r}, tag='v1.0.0')"
     )
-    environment = os.environ | {
-        "HF_ENDPOINT": hub.url,
-        "HF_TOKEN": "hf_alicewrites",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(tmp_path / "home"),
-    }
+    environment = client_environment(tmp_path / "home", "hf_alicewrites")
     process = subprocess.Popen([sys.executable, "-c", program], env=environment)
     try:
         wait_until(lambda: len(finished_objects(hub)) >= 6)
@@ -315,6 +308,29 @@ def test_killed_upload_goes_on_where_it_stopped(
     assert len(sent_later) == 2
     assert not sent & sent_later
     assert remote_files(api(), "v1.0.0") >= {"README.md", "manifest.json"}
+
+
+def test_interrupt_ends_a_stalled_upload_at_once(
+    hub: Any, versions: Versions, client_environment: Any, tmp_path: Path
+) -> None:
+    hub.fault(method="PUT", kind="stall", seconds=60, times=100)
+    program = (
+        "from atomvision_hub.data.publish import exit_on_interrupt, push_dataset\n"
+        f"with exit_on_interrupt():\n    push_dataset({str(versions[0])!r}, {REPO!r}, tag='v1.0.0')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=client_environment(tmp_path / "home", "hf_alicewrites"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: bool(hub.requests("PUT")))
+    process.send_signal(signal.SIGINT)
+    _, line = process.communicate(timeout=5)
+    assert (process.returncode, line) == (
+        1,
+        "interrupted; what is uploaded is kept, the same command goes on\n",
+    )
 
 
 def finished_objects(hub: Any) -> set[str]:
