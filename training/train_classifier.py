@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -43,9 +44,8 @@ def main() -> None:
 
     # Model: timm network, preprocessing and label map in one; the same start on every process.
     torch.manual_seed(settings.seed)
-    model = make_classifier(
-        **network.model_dump(), labels=source.classes, atomvision={"pixel_size": source.pixel_sizes()}
-    )
+    calibration = source.calibration(settings.crop_min if settings.augment != "none" else 1)
+    model = make_classifier(**network.model_dump(), labels=source.classes, atomvision=calibration)
     preprocessing = model.config.pretrained_cfg
     train = decode_for_training(source.splits["train"], network.input_size, run.path)
     validation = decode_for_evaluation(source.splits["validation"], preprocessing, run.path)
@@ -60,7 +60,7 @@ def main() -> None:
     model, optimizer = accelerator.prepare(model, optimizer)
 
     checkpoints = Checkpoints(run.checkpoints)
-    progress = {"best_epoch": 0, "best_score": -1.0, "seconds": 0.0}
+    progress: dict[str, Any] = {"best_epoch": 0, "best_score": -1.0, "seconds": 0.0}
     done = 0
     if options.resume and checkpoints.exists():
         done, progress = checkpoints.load(plain, optimizer, averaged)
@@ -127,6 +127,7 @@ def main() -> None:
         history=history,
         best_epoch=progress["best_epoch"],
         test=report,
+        calibration=calibration,
         model=plain,
         hardware=hardware(accelerator.device, accelerator.num_processes),
         seconds=progress["seconds"],
@@ -141,7 +142,7 @@ def main() -> None:
     if options.push_to is not None and options.tag is not None:
         from atomvision_hub.data.publish import push_model
 
-        print(push_model(run.path, options.push_to, tag=options.tag))  # noqa: T201
+        print(push_model(run.path, options.push_to, tag=options.tag))
 
 
 if __name__ == "__main__":

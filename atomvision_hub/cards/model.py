@@ -67,6 +67,7 @@ class DataFacts(_Facts):
     splits: dict[str, int]
     classes: tuple[str, ...] = Field(min_length=2)
     pixel_size: tuple[float, float] | None
+    field_of_view: tuple[float, float] | None = None
 
 
 class ModelFacts(_Facts):
@@ -109,7 +110,9 @@ def read_facts(folder: Path) -> ModelFacts:
     except ValueError:
         raise AtomVisionError(f"{path} is damaged; train the model again") from None
     if facts.data.revision is None and facts.data.manifest_sha256 is None:
-        raise AtomVisionError(f"{path}: neither data.revision nor data.manifest_sha256: nothing pins the data")
+        raise AtomVisionError(
+            f"{path} has neither data.revision nor data.manifest_sha256: nothing pins the data"
+        )
     return facts
 
 
@@ -130,7 +133,9 @@ def render_model_card(facts: ModelFacts) -> str:
             dataset_args={"label": data.label},
             metric_type=metric,
             metric_value=round(score.value, 5),
-            metric_args=None if score.interval is None else {"n": score.n, "interval_95": list(score.interval)},
+            metric_args=None
+            if score.interval is None
+            else {"n": score.n, "interval_95": list(score.interval)},
         )
         for metric, score in (("accuracy", facts.metrics.test.accuracy), ("f1", facts.metrics.test.macro_f1))
         if score.value is not None

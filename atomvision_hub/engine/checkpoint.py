@@ -1,7 +1,7 @@
 """Checkpoints without pickle: tensors as safetensors, everything else as JSON.
 
-The JSON file is written last and names the tensor files, so an interruption leaves the previous checkpoint whole.
-Randomness needs no place here: whatever is random in an epoch follows from the seed and the epoch's number.
+The JSON file is written last and names the tensor files, so an interruption leaves the previous checkpoint
+whole. Randomness needs no place here: what is random in an epoch follows from the seed and its number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from atomvision_hub._files import atomic_path, write_json
@@ -102,16 +103,19 @@ class Checkpoints:
         try:
             content: dict[str, Any] = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
         except ValueError:
-            raise AtomVisionError(f"{self.folder / _STATE} is damaged; remove the folder and start again") from None
+            raise AtomVisionError(
+                f"{self.folder / _STATE} is damaged; remove the folder and start again"
+            ) from None
         return content
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         try:
-            return load_file(self.folder / name)
-        except (OSError, Exception) as problem:  # noqa: BLE001 - safetensors raises its own base class
+            tensors: dict[str, torch.Tensor] = load_file(self.folder / name)
+        except (OSError, SafetensorError) as problem:
             raise AtomVisionError(
-                f"{self.folder / name} is damaged ({problem}); remove the folder and start again"
+                f"{self.folder / name} is damaged ({problem}); start again in another folder"
             ) from None
+        return tensors
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -79,7 +79,8 @@ class TrainingConfig(_Section):
     learning_rate, warmup
         Peak rate of the cosine schedule and the part of all steps that leads up to it.
     augment
-        ``"none"``; ``"shift_mirror"``: crops and mirrors, no rotation (as in the paper); ``"pose"``: rotations too.
+        ``"none"``; ``"shift_mirror"``: crops and mirrors without rotation, as in the paper;
+        ``"pose"``: rotations too.
     crop_min
         Smallest side of a random crop relative to the whole view.
     select_by
@@ -100,7 +101,7 @@ class TrainingConfig(_Section):
     crop_min: float = Field(0.6, gt=0, le=1)
     select_by: Literal["macro_f1", "accuracy"] = "macro_f1"
     seed: int = Field(0, ge=0)
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     trackers: tuple[Literal["tensorboard", "trackio"], ...] = ()
 
 
@@ -142,7 +143,8 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> tuple[
     UsageError
         When a key or value is wrong; the line names the nearest known key.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=layout)
     add = parser.add_argument
     add("--config", default="classifier", help="YAML file, or the name of one in training/configs")
     add("--set", action="append", default=[], nargs="+", metavar="KEY=VALUE", help="e.g. training.epochs=5")
@@ -157,10 +159,10 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> tuple[
     if bool(given.push_to) != bool(given.tag):
         raise UsageError("--push-to and --tag belong together: --push-to ORG/NAME --tag vX.Y.Z")
     overrides = [item for group in given.set for item in group]
-    for name in ("train_dir", "test_dir"):
-        if getattr(given, name) is not None:
-            overrides.append(f"data.{name}={getattr(given, name)}")
     config = load_config(find_config(given.config), overrides)
+    folders = {name: getattr(given, name) for name in ("train_dir", "test_dir")}
+    if any(folders.values()):
+        config = config.model_copy(update={"data": config.data.model_copy(update=folders)})
     if given.tiny:
         config = config.tiny()
     return config, Options(given.output_dir, given.resume, given.tiny, given.push_to, given.tag)

@@ -43,7 +43,9 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], path
     picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     names = [name.replace("_", " ") for name in classes]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
-    axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(1), strict=True)])
+    axes.set_yticks(
+        range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(1), strict=True)]
+    )
     axes.set(xlabel="predicted", ylabel="true (n)")
     if len(names) <= 20:
         for row, column in np.ndindex(counts.shape):

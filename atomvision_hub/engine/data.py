@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform, resolve_data_config
 
+from atomvision_hub._files import sha256_file
 from atomvision_hub.data import load_dataset
 from atomvision_hub.engine.config import DataConfig
 from atomvision_hub.errors import AtomVisionError, UsageError
@@ -67,10 +68,31 @@ class Source:
     classes: tuple[str, ...]
     facts: dict[str, Any]
 
-    def pixel_sizes(self) -> tuple[float, float] | None:
-        """Return the smallest and largest pixel size (Å/px) among the training images."""
-        sizes = self.splits["train"].columns.get("pixel_size")
-        return (float(np.min(sizes)), float(np.max(sizes))) if sizes else None
+    def calibration(self, smallest_crop: float) -> dict[str, list[float]]:
+        """Return what a model trained on these images knows, smallest and largest; empty without pixel sizes.
+
+        Parameters
+        ----------
+        smallest_crop
+            Side of the smallest crop relative to the view.
+
+        Returns
+        -------
+        dict
+            ``pixel_size`` (Å/px) and ``field_of_view`` (shorter side of what the network gets to see, Å).
+        """
+        rows = self.splits["train"]
+        sizes = rows.columns.get("pixel_size")
+        if not sizes:
+            return {}
+        views = []
+        for encoded, (height, width) in zip(rows.encoded(), sizes, strict=True):
+            with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+                views.append(min(image.height * height, image.width * width))
+        return {
+            "pixel_size": [float(np.min(sizes)), float(np.max(sizes))],
+            "field_of_view": [round(smallest_crop * min(views), 6), round(max(views), 6)],
+        }
 
 
 def open_source(config: DataConfig, *, seed: int, limit: int | None = None) -> Source:
@@ -123,9 +145,13 @@ def _open_dataset(config: DataConfig) -> Source:
     feature = features.get(config.label)
     if not isinstance(feature, datasets.ClassLabel):
         known = sorted(name for name, value in features.items() if isinstance(value, datasets.ClassLabel))
-        raise UsageError(f"{config.path} has no class column {config.label!r}; it has: {', '.join(known) or 'none'}")
+        raise UsageError(
+            f"{config.path} has no class column {config.label!r}; it has: {', '.join(known) or 'none'}"
+        )
     if "image" not in features:
-        raise UsageError(f"{config.path} ({config.config or 'default'}) has no images; set data.config to one that has")
+        raise UsageError(
+            f"{config.path} ({config.config or 'default'}) has no images; set data.config to one that has"
+        )
     splits: dict[SplitName, Rows] = {}
     for name in ("train", "validation", "test"):
         if name not in loaded:
@@ -136,10 +162,14 @@ def _open_dataset(config: DataConfig) -> Source:
         if len(labels) and labels.min() < 0:
             raise AtomVisionError(f"{config.path}, {name}: {int((labels < 0).sum())} rows have no label")
         splits[name] = Rows(_Encoded(table.select_columns("image")), labels, columns)
-    facts = {"dataset": _public_name(config.path), "config": config.config or "default", "label": config.label}
-    facts["revision"] = config.revision
     manifest = Path(config.path) / "manifest.json"
-    facts["manifest_sha256"] = hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+    facts = {
+        "dataset": _public_name(config.path),
+        "config": loaded["train"].info.config_name or "default",
+        "label": config.label,
+        "revision": config.revision,
+        "manifest_sha256": sha256_file(manifest) if manifest.is_file() else None,
+    }
     return Source(splits, tuple(feature.names), facts)
 
 
@@ -175,7 +205,9 @@ def _open_folders(config: DataConfig, seed: int) -> Source:
     parts: dict[SplitName, list[tuple[Path, int]]] = {"train": [], "validation": [], "test": []}
     for label, name in enumerate(classes):
         if len(files[name]) < 2:
-            raise UsageError(f"class {name} in {config.train_dir} has fewer than 2 images; validation needs one")
+            raise UsageError(
+                f"class {name} in {config.train_dir} has fewer than 2 images; validation needs one"
+            )
         held_out = max(1, round(config.validation_fraction * len(files[name])))
         order = generator.permutation(len(files[name]))
         for rank, index in enumerate(order):
@@ -210,7 +242,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
         if entry.is_dir() and not entry.name.startswith(".")
     }
     found = {name: files for name, files in found.items() if files}
-    if len(found) < 2 and not found:
+    if not found:
         raise UsageError(f"{folder} has no class folders with images ({', '.join(sorted(_SUFFIXES))})")
     return found
 
@@ -238,10 +270,13 @@ def decode_for_training(rows: Rows, input_size: int, scratch: Path) -> Images:
         short = min(image.size)
         left, top = (image.width - short) // 2, (image.height - short) // 2
         cropped = image.crop((left, top, left + short, top + short))
-        return cropped if short == side else cropped.resize((side, side), Image.Resampling.BOX if short > side else Image.Resampling.BICUBIC)
+        if short == side:
+            return cropped
+        kind = Image.Resampling.BOX if short > side else Image.Resampling.BICUBIC
+        return cropped.resize((side, side), kind)
 
     first = next(iter(rows.encoded()))
-    side = min(2 * input_size, min(open_image(first).size))
+    side = min(2 * input_size, *open_image(first).size)
     return _decode(rows, square, scratch)
 
 

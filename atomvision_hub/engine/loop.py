@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.optim.lr_scheduler import LambdaLR
 
 from atomvision_hub.engine.augment import draw_transforms, sample
 from atomvision_hub.engine.config import TrainingConfig
@@ -20,12 +21,10 @@ from atomvision_hub.errors import UsageError
 
 
 def make_accelerator(config: TrainingConfig, folder: str) -> Accelerator:
-    """Return the accelerator: devices as `accelerate launch` says, bf16 on a GPU that has it, all cores used."""
-    precision: str | None = config.mixed_precision
+    """Return the accelerator: devices as `accelerate launch` says, bf16 where a GPU has it, all cores."""
+    precision: str = config.mixed_precision
     if precision == "auto":
-        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = launched if launched != "no" else ("bf16" if bf16 else "no")
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     accelerator = Accelerator(
         mixed_precision=precision, log_with=list(config.trackers) or None, project_dir=folder
     )
@@ -35,8 +34,8 @@ def make_accelerator(config: TrainingConfig, folder: str) -> Accelerator:
         torch.set_num_threads(int(wanted) if wanted else max(1, cores // accelerator.num_processes))
     if config.batch_size % accelerator.num_processes:
         raise UsageError(
-            f"training.batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes; "
-            "choose a multiple"
+            f"training.batch_size={config.batch_size} cannot be shared by {accelerator.num_processes} "
+            "processes; choose a multiple"
         )
     return accelerator
 
@@ -74,9 +73,8 @@ class Batches:
         generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
         order = torch.randperm(len(self.data), generator=generator).numpy()
         for step in range(len(self)):
-            batch = np.resize(order[step * config.batch_size :], config.batch_size)[: config.batch_size]
-            if len(order) >= config.batch_size:
-                batch = order[step * config.batch_size : (step + 1) * config.batch_size]
+            # Fewer rows than a batch: they are repeated.
+            batch = np.resize(order[step * config.batch_size :][: config.batch_size], config.batch_size)
             transforms = draw_transforms(config.batch_size, config.augment, config.crop_min, generator)
             share = config.batch_size // accelerator.num_processes
             mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
@@ -94,7 +92,9 @@ def normalise(images: torch.Tensor, mean: float, std: float) -> torch.Tensor:
     return ((images - mean) / std).expand(-1, 3, -1, -1)
 
 
-def schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> torch.optim.lr_scheduler.LambdaLR:
+def schedule(
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Return a linear warm-up over a part of all `steps`, followed by half a cosine down to zero."""
     first = max(1, round(warmup * steps))
 
@@ -103,7 +103,7 @@ def schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> tor
             return (step + 1) / first
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return LambdaLR(optimizer, factor)
 
 
 class Loss(torch.nn.Module):
@@ -120,7 +120,9 @@ class Loss(torch.nn.Module):
         self.smoothing = config.label_smoothing
         counts = np.bincount(labels, minlength=classes)
         balanced = counts.sum() / np.maximum(counts, 1) / max(1, int((counts > 0).sum()))
-        self.weights = torch.tensor(balanced if config.class_balanced else np.ones(classes), dtype=torch.float32)
+        self.weights = torch.tensor(
+            balanced if config.class_balanced else np.ones(classes), dtype=torch.float32
+        )
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean of the weighted losses."""
@@ -150,8 +152,8 @@ def predict_rows(
 ) -> torch.Tensor:
     """Return the class probabilities of every row, once each and in order, on every process.
 
-    Each process takes one run of consecutive rows; the shorter last one repeats its end, and the repetitions are
-    cut off after gathering. No row is counted twice.
+    Each process takes one run of consecutive rows; the shorter last one repeats its end, and the repetitions
+    are cut off after gathering. No row is counted twice.
     """
     was_training = model.training
     model.eval()

@@ -29,11 +29,16 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 def proportion(hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Return value, n and 95 % interval of a proportion; value None without observations."""
     n, successes = int(hits.size), int(hits.sum())
-    return {"value": successes / n if n else None, "n": n, "interval": list(wilson(successes, n)), "unit": "1"}
+    return {
+        "value": successes / n if n else None,
+        "n": n,
+        "interval": list(wilson(successes, n)),
+        "unit": "1",
+    }
 
 
 def evaluate(labels: Labels, predicted: Labels, classes: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy, macro-F1 (over the classes that occur), recall and precision a class, confusion matrix."""
+    """Return accuracy, macro-F1 (of the classes that occur), scores a class, and the confusion matrix."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(classes)))
     present = sorted(set(labels.tolist()))
     hits = labels == predicted
@@ -56,7 +61,9 @@ def evaluate(labels: Labels, predicted: Labels, classes: Sequence[str]) -> dict[
     }
 
 
-def macro_f1_interval(labels: Labels, predicted: Labels, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def macro_f1_interval(
+    labels: Labels, predicted: Labels, *, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of macro-F1, seeded."""
     generator = np.random.default_rng(seed)
     number = int(max(labels.max(), predicted.max())) + 1

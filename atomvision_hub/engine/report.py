@@ -61,7 +61,17 @@ def commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"]
+        describe = [
+            "git",
+            "-C",
+            str(root),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty",
+            "--exclude",
+            "*",
+        ]
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -75,6 +85,7 @@ def run_facts(
     history: list[dict[str, Any]],
     best_epoch: int,
     test: dict[str, Any],
+    calibration: dict[str, list[float]],
     model: torch.nn.Module,
     hardware: str,
     seconds: float,
@@ -89,7 +100,8 @@ def run_facts(
             **source.facts,
             "splits": {name: len(rows) for name, rows in source.splits.items()},
             "classes": list(source.classes),
-            "pixel_size": source.pixel_sizes(),
+            "pixel_size": calibration.get("pixel_size"),
+            "field_of_view": calibration.get("field_of_view"),
         },
         "config": config.model_dump(mode="json", exclude={"data"}),
         "parameters": sum(value.numel() for value in model.parameters()),

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from atomvision_hub.engine.config import ClassifierConfig, Options, save_config
+from atomvision_hub.engine.launch import EXIT_CODE_FILE
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 
@@ -48,7 +49,9 @@ class RunFolder:
         if not saved.is_file():
             return
         if not options.resume:
-            raise UsageError(f"{options.output_dir} holds a run; add --resume to go on, or choose another --output-dir")
+            raise UsageError(
+                f"{options.output_dir} holds a run; add --resume to go on, or choose another folder"
+            )
         before = yaml.safe_load(saved.read_text(encoding="utf-8"))
         for section, values in config.model_dump(mode="json").items():
             for key, value in values.items():
@@ -79,15 +82,16 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values, sort_keys=True) + "\n")
         shown = "  ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in values.items()
         )
-        print(shown, flush=True)  # noqa: T201
+        print(shown, flush=True)
 
     def say_result(self, test: dict[str, Any]) -> None:
         """Say the scores on the test rows."""
         accuracy, macro_f1 = test["accuracy"], test["macro_f1"]
         low, high = accuracy["interval"]
-        print(  # noqa: T201
+        print(
             f"test: accuracy {accuracy['value']:.3f} ({low:.3f} to {high:.3f}, n = {accuracy['n']}), "
             f"macro-F1 {macro_f1['value']:.3f}; the model is in {self.path}"
         )
@@ -95,7 +99,7 @@ class RunFolder:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; errors the user can mend become one line and an exit code."""
-    # `atomvision train` starts its children with SIGINT ignored, so that the launcher between us keeps quiet.
+    # `atomvision train` starts its children with SIGINT ignored, so that the launcher between keeps quiet.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     speaks = os.environ.get("RANK", "0") == "0"
     try:
@@ -109,6 +113,8 @@ def run_script(main: Callable[[], None]) -> None:
     else:
         return
     if speaks:
+        if told := os.environ.get(EXIT_CODE_FILE):
+            Path(told).write_text(str(code), encoding="ascii")
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     sys.exit(code)

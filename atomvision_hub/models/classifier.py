@@ -1,4 +1,4 @@
-"""Image classifiers: a timm network inside transformers' TimmWrapper, with its preprocessing and label map."""
+"""Image classifiers: a timm network in transformers' TimmWrapper, with its preprocessing and labels."""
 
 from __future__ import annotations
 

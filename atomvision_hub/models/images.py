@@ -32,10 +32,10 @@ def to_8bit(image: Image.Image) -> Image.Image:
 
 def grey_levels(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     """Scale an array [row, column] to 0..255, from its smallest to its largest value."""
-    values = np.asarray(values, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
+    numbers: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
     if not np.isfinite([low, high]).all():
         raise AtomVisionError("the image holds values that are not finite; replace them first")
     span = high - low
-    scaled = (values - low) * (255 / span) if span > 0 else np.zeros_like(values)
+    scaled = (numbers - low) * (255 / span) if span > 0 else np.zeros_like(numbers)
     return np.rint(scaled).astype(np.uint8)
