@@ -264,29 +264,31 @@ def points_in_view(
     if slab is not None:
         low, high = [*low, slab[0]], [*high, slab[1]]
         matrix = np.block([[matrix, np.zeros((2, 1))], [np.zeros((1, 2)), np.ones((1, 1))]])
-    placed = points @ matrix
+    # Coordinates are rows here, so that what runs over all atoms runs along the longest axis.
+    placed = matrix.T @ points.T
     if len(projection.translations):
         placed = _repeat(placed, projection.translations @ matrix, np.array(low), np.array(high))
-    keep = np.ones(len(placed), dtype=np.bool_)
-    for axis in range(len(low)):
-        keep &= (placed[:, axis] >= low[axis]) & (placed[:, axis] < high[axis])
+    keep = (placed[0] >= low[0]) & (placed[0] < high[0])
+    for axis in range(1, len(low)):
+        keep &= (placed[axis] >= low[axis]) & (placed[axis] < high[axis])
     chosen = np.flatnonzero(keep)
-    inside = placed[chosen]
-    heights = None if slab is None else inside[:, 2]
-    return PointsInView(inside[:, 0] + ox, inside[:, 1] + oy, heights, chosen % len(points))
+    inside = placed[:, chosen]
+    heights = None if slab is None else inside[2]
+    return PointsInView(inside[0] + ox, inside[1] + oy, heights, chosen % len(points))
 
 
 def _repeat(points: Array, steps: Array, low: Array, high: Array) -> Array:
-    """Return `points` of the first cell, repeated by all multiples of `steps` that can reach the box."""
+    """Return `points` of the first cell, (d, n), repeated by all multiples of `steps` that reach the box."""
     inverse = _inverse(steps)
     middle, half = ((low + high) / 2) @ inverse, ((high - low) / 2) @ np.abs(inverse)
     first, last = np.ceil(middle - half - 1).tolist(), np.floor(middle + half).tolist()
-    count = math.prod(b - a + 1 for a, b in zip(first, last, strict=True))
-    if count * len(points) > _MOST_ATOMS:
+    count = points.shape[1] * math.prod(b - a + 1 for a, b in zip(first, last, strict=True))
+    if count > _MOST_ATOMS:
         raise UsageError(
-            f"the view would hold about {count * len(points):.0e} atoms; choose a smaller pixel_size, shape, "
-            "psf or thickness"
+            f"the view would hold about {count:.0e} atoms; "
+            "choose a smaller pixel_size, shape, psf or thickness"
         )
     for a, b, step in zip(first, last, steps, strict=True):
-        points = (np.arange(a, b + 1)[:, None, None] * step + points).reshape(-1, points.shape[1])
+        multiples = step[:, None] * np.arange(a, b + 1)
+        points = (multiples[:, :, None] + points[:, None, :]).reshape(len(points), -1)
     return points
