@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -188,7 +189,8 @@ def run_tasks(
             # No queue: after an interruption only what is being made now has to end.
             while waiting and len(running) < num_proc:
                 task = waiting.pop()
-                running[pool.submit(_make, task)] = task
+                with _without_interrupts():
+                    running[pool.submit(_make, task)] = task
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     except BrokenProcessPool:
@@ -199,12 +201,21 @@ def run_tasks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block Ctrl-C, also in the processes that are started meanwhile: it is the parent's business."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _MAKER: ShardMaker | None = None
 
 
 def _start_worker(context: ShardContext) -> None:
     global _MAKER
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_die_with_parent, daemon=True).start()
     threadpool_limits(1)
     _MAKER = ShardMaker.open(context)
