@@ -181,7 +181,8 @@ def _write_samples(
     if "image" not in record.model_fields:
         shutil.rmtree(folder / Path(SAMPLES).parent, ignore_errors=True)
         return
-    path = min(path for path in files if path.startswith(f"data/{name}/"))
+    split = next(in_order(manifest["configs"][name]["splits"]))[0]
+    path = min(path for path in files if path.startswith(f"data/{name}/{split}-"))
     label = builder.card.label_columns[0] if builder.card.label_columns else None
     rows = pick_rows(folder / path, label)
     write_bytes(folder / SAMPLES, draw_samples(rows, builder.caption))

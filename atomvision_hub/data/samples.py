@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from ase.data import chemical_symbols
 from PIL import Image, ImageDraw, ImageFont
 
 #: Side of a tile and height of a caption, in pixels of the picture.
@@ -67,6 +68,11 @@ def draw_samples(rows: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[s
         grey = _grey(row["image"]["bytes"])
         picture.paste(_tile(np.repeat(grey[..., None], 3, axis=2)), (x, y))
         picture.paste(_overlay(grey, row, colours), (x + TILE + _SEAM, y))
+        left = x + TILE + _SEAM
+        for number in sorted(set((row.get("atoms") or {"number": ()})["number"])):
+            draw.ellipse((left, y - 14, left + 8, y - 6), fill=colours[number], outline="black")
+            draw.text((left + 12, y - 18), chemical_symbols[number], fill="black", font=font)
+            left += 36
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
