@@ -56,24 +56,28 @@ def interleaved(
 
     Returns
     -------
-    By name: `median`, `lowest` and `highest` in seconds, and `repeats`.
+    By name, in seconds: `median`, `lowest` and `highest` of the wall time, `cpu_median` of the processor time,
+    and `repeats`. On a busy machine compare processor times: a long call is interrupted more than a short one.
     """
     counts = {name: repeats if isinstance(repeats, int) else repeats[name] for name in timers}
     turns = min(counts.values())
     seconds: dict[str, list[float]] = {name: [] for name in timers}
+    processor: dict[str, list[float]] = {name: [] for name in timers}
     for call in timers.values():
         call()
     for _ in range(turns):
         for name, call in timers.items():
             for _ in range(counts[name] // turns):
-                started = time.perf_counter()
+                started, used = time.perf_counter(), time.process_time()
                 call()
+                processor[name].append(time.process_time() - used)
                 seconds[name].append(time.perf_counter() - started)
     return {
         name: {
             "median": statistics.median(values),
             "lowest": min(values),
             "highest": max(values),
+            "cpu_median": statistics.median(processor[name]),
             "repeats": len(values),
         }
         for name, values in seconds.items()
