@@ -13,6 +13,7 @@ import numpy.typing as npt
 from atomvision_hub.structures.lattice import BravaisFit, Lattice2D, bravais_class
 from atomvision_hub.structures.layer import flat_layer, is_flat
 from atomvision_hub.structures.legacy import legacy_class, source_parameters
+from atomvision_hub.structures.neighbours import MANY, PeriodicTree
 from atomvision_hub.structures.record import LATTICES
 from atomvision_hub.structures.translations import primitive_vectors
 
@@ -118,17 +119,28 @@ def atom_columns(
         Mean position of each column, shape (m, 2), and an integer for each that is equal for columns of
         equally many atoms of the same element.
     """
-    separation = positions[:, None, :] - positions[None, :, :]
-    separation -= np.rint(separation @ np.linalg.inv(cell)) @ cell
-    together = (separation[..., 0] ** 2 + separation[..., 1] ** 2 <= tolerance**2) & (
-        numbers[:, None] == numbers
-    )
-    heads = together.argmax(axis=1)  # the first atom of each atom's column
+    heads = _heads(cell, positions, numbers, tolerance)
     if (heads == np.arange(len(heads))).all():
         return positions, (numbers * _MANY + 1).tolist()
     while (heads[heads] != heads).any():
         heads = heads[heads]
     first, inverse, counts = np.unique(heads, return_inverse=True, return_counts=True)
+    separation = positions - positions[heads]
+    separation -= np.rint(separation @ np.linalg.inv(cell)) @ cell
     offsets = np.zeros((len(first), 2))
-    np.add.at(offsets, inverse, separation[np.arange(len(heads)), heads])
+    np.add.at(offsets, inverse, separation)
     return positions[first] + offsets / counts[:, None], (numbers[first] * _MANY + counts).tolist()
+
+
+def _heads(
+    cell: Floats, positions: Floats, numbers: npt.NDArray[np.int64], tolerance: float
+) -> npt.NDArray[np.int64]:
+    """Return for each atom the first one of its element that is within `tolerance` in projection."""
+    if len(numbers) > MANY:
+        near = PeriodicTree(cell, positions, tolerance).within(positions)
+        return np.array([next(j for j in found if numbers[j] == numbers[i]) for i, found in enumerate(near)])
+    separation = positions[:, None, :] - positions[None, :, :]
+    separation -= np.rint(separation @ np.linalg.inv(cell)) @ cell
+    together = separation[..., 0] ** 2 + separation[..., 1] ** 2 <= tolerance**2
+    heads: npt.NDArray[np.int64] = (together & (numbers[:, None] == numbers)).argmax(axis=1)
+    return heads

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import ase
-import numpy as np
 
 from atomvision_hub._files import sha256_file
 from atomvision_hub.errors import CrystalError, UsageError
@@ -67,6 +68,7 @@ class FileSource:
         root = path if path.is_dir() else path.parent
         stems = [file.relative_to(root).with_suffix("").as_posix() for file in files]
         self._files: list[Path] = files
+        self._last: tuple[Path, list[ase.Atoms]] | None = None
         self._places: dict[str, tuple[Path, int]] = {}
         for file, stem in zip(files, stems, strict=True):
             # Files that differ in their suffix alone keep it.
@@ -104,7 +106,10 @@ class FileSource:
     def atoms(self, source_id: str) -> ase.Atoms:
         """Read one structure, without calculators, constraints or velocities."""
         file, index = self._places[source_id]
-        structures = self._read(file)
+        if format_of(file) == "db":
+            structures, index = _parse(file, f"{index}:{index + 1}"), 0
+        else:
+            structures = self._read(file)
         if index >= len(structures):
             raise CrystalError(f"{file.name} cannot be read: it holds no structure", step="read")
         atoms = structures[index]
@@ -120,27 +125,42 @@ class FileSource:
         if kind in _ONE_STRUCTURE or (kind == "cif" and _blocks(file) <= 1):
             return 1  # parsed on access only
         try:
-            return max(1, len(self._read(file)))
+            return max(1, _rows(file) if kind == "db" else len(self._read(file)))
         except CrystalError:
             return 1  # told when it is opened
 
-    _last: tuple[Path, list[ase.Atoms]] | None = None
-
     def _read(self, file: Path) -> list[ase.Atoms]:
-        from ase.io import read
+        if self._last is None or self._last[0] != file:
+            self._last = (file, _parse(file, ":"))
+        return self._last[1]
 
-        if self._last is not None and self._last[0] == file:
-            return self._last[1]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = read(file, index=":", format=format_of(file))
-        except Exception as problem:  # noqa: BLE001  # ASE's readers raise whatever their parsing meets
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-            raise CrystalError(f"{file.name} cannot be read: {reason[:200]}", step="read") from None
-        structures = [atoms for atoms in found if np.size(atoms.numbers)]
-        self._last = (file, structures)
-        return structures
+
+def _parse(file: Path, index: str) -> list[ase.Atoms]:
+    """Return the structures of a file that a slice selects."""
+    from ase.io import read
+
+    with _told(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = read(file, index=index, format=format_of(file))
+    return [atoms for atoms in found if len(atoms)]
+
+
+def _rows(file: Path) -> int:
+    """Return the number of rows of an ASE database, which need not fit into memory."""
+    from ase.db import connect
+
+    with _told(file):
+        return int(connect(str(file), serial=True).count())
+
+
+@contextlib.contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Turn whatever a reader raises into one line with the name of the file."""
+    try:
+        yield
+    except Exception as problem:  # noqa: BLE001  # ASE's readers raise whatever their parsing meets
+        reason = " ".join(str(problem).split()) or type(problem).__name__
+        raise CrystalError(f"{file.name} cannot be read: {reason[:200]}", step="read") from None
 
 
 def _blocks(file: Path) -> int:

@@ -9,10 +9,12 @@ fits.
 from __future__ import annotations
 
 import math
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
+from atomvision_hub.structures.neighbours import MANY, PeriodicTree
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -46,7 +48,7 @@ def primitive_vectors(
     if repeats <= 1:
         return lattice
     # The rarest kind refuses most candidates at the least cost.
-    groups = [_Differences(cell, positions, group) for group in sorted(members.values(), key=len)]
+    groups = [_Kind(cell, positions[group], tolerance) for group in sorted(members.values(), key=len)]
     while repeats > 1:
         found = _best_translation(lattice, repeats, groups, tolerance)
         if found is None:
@@ -56,40 +58,35 @@ def primitive_vectors(
     return lattice
 
 
-class _Differences:
-    """Differences between all points of one kind, to be compared with candidate translations."""
+class _Kind:
+    """All points of one kind, to be mapped onto each other by candidate translations."""
 
-    def __init__(self, cell: Floats, positions: Floats, members: list[int]) -> None:
-        self._cell = cell
-        self._positions, self._members = positions, members
-
-    @cached_property
-    def _inverse(self) -> Floats:
-        (a, b), (c, d) = self._cell.tolist()
-        inverse: Floats = np.array(((d, -b), (-c, a))) / (a * d - b * c)
-        return inverse
-
-    @cached_property
-    def _differences(self) -> tuple[Floats, Floats | float]:
-        # Most kinds are never asked: a rarer one has refused the candidate before.
-        points = self._positions[self._members]
-        separation = points[:, None] - points
-        squares = separation[..., 2] ** 2 if points.shape[1] > 2 else 0.0
-        return separation[..., :2] @ self._inverse, squares
+    def __init__(self, cell: Floats, points: Floats, tolerance: float) -> None:
+        (a, b), (c, d) = cell.tolist()
+        self._cell, self._points = cell, points
+        self._inverse = np.array(((d, -b), (-c, a))) / (a * d - b * c)
+        self._tree = PeriodicTree(cell, points, 2 * tolerance) if len(points) > MANY else None
 
     def misfits(self, vectors: Floats) -> Floats:
-        """Return the largest squared distance from a point's image to its like for each vector."""
-        fractions, squares = self._differences
-        offset = fractions - (vectors @ self._inverse)[:, None, None]
+        """Return the largest squared distance from a point's image to its like for each of the vectors."""
+        if self._tree is not None:
+            flat = np.zeros((len(vectors), 1, self._points.shape[1]))
+            flat[:, 0, :2] = vectors
+            return np.array([self._tree.nearest(self._points + shift).max() ** 2 for shift in flat])
+        separation = self._points[:, None] - self._points
+        offset = separation[..., :2] @ self._inverse - (vectors @ self._inverse)[:, None, None]
         offset -= np.rint(offset)
         offset = offset @ self._cell
         offset *= offset
-        worst: Floats = (offset[..., 0] + offset[..., 1] + squares).min(axis=2).max(axis=1)
+        squares = offset[..., 0] + offset[..., 1]
+        if separation.shape[2] > 2:
+            squares += separation[..., 2] ** 2
+        worst: Floats = squares.min(axis=2).max(axis=1)
         return worst
 
 
 def _best_translation(
-    lattice: Floats, repeats: int, groups: list[_Differences], tolerance: float
+    lattice: Floats, repeats: int, groups: list[_Kind], tolerance: float
 ) -> tuple[Floats, int] | None:
     """Return the lattice refined by the translation that fits best, and how many times; else ``None``."""
     best, found = tolerance * tolerance, None

@@ -18,6 +18,8 @@ from atomvision_hub.errors import CrystalError
 OVERLAP_RATIO = 0.5
 #: Smallest height of a cell in Å.
 _FLAT = 0.1
+#: More atoms than this are compared through a neighbour list, in less memory.
+_MANY = 300
 
 
 def check_crystal(atoms: ase.Atoms) -> None:
@@ -50,7 +52,10 @@ def check_crystal(atoms: ase.Atoms) -> None:
     heights = 1.0 / np.sqrt((inverse**2).sum(axis=0))
     if (heights[periodic] < _FLAT).any():
         raise CrystalError(f"the cell is flat: height {heights[periodic].min():.3g} Å")
-    _refuse_overlap(numbers, positions, basis, inverse, heights, periodic)
+    if len(numbers) <= _MANY:
+        _refuse_overlap(numbers, positions, basis, inverse, heights, periodic)
+    else:
+        _refuse_overlap_of_many(atoms)
 
 
 def complete_cell(cell: npt.NDArray[np.float64], periodic: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
@@ -111,10 +116,22 @@ def _refuse_overlap(
     short = (radii[:, None] + radii) ** 2 - squares
     if short.max() > 0:
         image, i, j = np.unravel_index(int(short.argmax()), short.shape)
-        pair = f"{chemical_symbols[numbers[i]]} and {chemical_symbols[numbers[j]]}"
-        raise CrystalError(
-            f"atoms {int(i)} and {int(j)} ({pair}) overlap: {math.sqrt(squares[image, i, j]):.3f} Å apart"
-        )
+        raise _overlap(numbers, int(i), int(j), math.sqrt(squares[image, i, j]))
+
+
+def _refuse_overlap_of_many(atoms: ase.Atoms) -> None:
+    from ase.neighborlist import neighbor_list
+
+    radii = covalent_radii[atoms.numbers] * OVERLAP_RATIO
+    first, second, distances = neighbor_list("ijd", atoms, radii)
+    if len(distances):
+        worst = int(distances.argmin())
+        raise _overlap(atoms.numbers, int(first[worst]), int(second[worst]), float(distances[worst]))
+
+
+def _overlap(numbers: npt.NDArray[np.int64], i: int, j: int, distance: float) -> CrystalError:
+    pair = f"{chemical_symbols[numbers[i]]} and {chemical_symbols[numbers[j]]}"
+    return CrystalError(f"atoms {i} and {j} ({pair}) overlap: {distance:.3f} Å apart")
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 from ase.build import graphene, mx2
 
 from atomvision_hub.errors import CrystalError
-from atomvision_hub.structures import check_crystal, load_structures
+from atomvision_hub.structures import check_crystal, classify_lattice, load_structures
 
 
 def periodic(symbols: str, positions: object, cell: object) -> ase.Atoms:
@@ -69,3 +69,14 @@ def test_cell_vectors_of_open_directions_may_be_absent() -> None:
 def test_all_reference_monolayers_pass() -> None:
     for atoms in load_structures("reference").values():
         check_crystal(atoms)
+
+
+def test_large_cells_are_checked_and_labelled_in_little_memory() -> None:
+    sheet = mx2("MoS2", vacuum=8).repeat((40, 40, 1))
+    check_crystal(sheet)
+    label = classify_lattice(sheet)
+    assert label.lattice == "hexagonal"
+    assert label.cell.a == pytest.approx(3.18)
+    sheet.positions[7] = sheet.positions[1234] + (0.3, 0, 0)
+    with pytest.raises(CrystalError, match=r"overlap: 0\.300 Å"):
+        check_crystal(sheet)
