@@ -125,7 +125,7 @@ def in_subprocess(client_environment: Any, tmp_path: Path) -> Callable[..., Answ
             env=client_environment(tmp_path / cache, token) | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         last = done.stdout.strip().splitlines()[-1]

@@ -37,7 +37,7 @@ def atomvision(client_environment: Any, tmp_path: Path) -> Command:
             env=client_environment(tmp_path / "home", token),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
         )
 
     return run

@@ -267,10 +267,10 @@ def test_stalled_server_is_not_waited_for(
     hub: Any, push: Any, versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_hub, "STALL_SECONDS", 0.5)
-    hub.fault(method="POST", path="/commit/", kind="stall", seconds=20)
+    hub.fault(method="POST", path="/commit/", kind="stall", seconds=200)
     start = time.monotonic()
     assert push(versions[0]).published
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 100
 
 
 def test_server_that_keeps_failing(hub: Any, api: Api, push: Any, versions: Versions) -> None:
@@ -288,7 +288,7 @@ def test_killed_upload_goes_on_where_it_stopped(
     # The second parts of two shards never come through; everything else does.
     sizes = {path.name: path.stat().st_size for path in (versions[0] / "data/default").iterdir()}
     assert all(size > 100_000 for size in sizes.values())
-    hub.fault(method="PUT", path="/2$", kind="stall", seconds=60, times=2)
+    hub.fault(method="PUT", path="/2$", kind="stall", seconds=200, times=2)
     program = (
         "from atomvision_hub.data.publish import push_dataset\n"
         f"push_dataset({str(versions[0])!r}, {REPO!r}, tag='v1.0.0')"
@@ -313,7 +313,7 @@ def test_killed_upload_goes_on_where_it_stopped(
 def test_interrupt_ends_a_stalled_upload_at_once(
     hub: Any, versions: Versions, client_environment: Any, tmp_path: Path
 ) -> None:
-    hub.fault(method="PUT", kind="stall", seconds=60, times=100)
+    hub.fault(method="PUT", kind="stall", seconds=200, times=100)
     program = (
         "from atomvision_hub.data.publish import exit_on_interrupt, push_dataset\n"
         f"with exit_on_interrupt():\n    push_dataset({str(versions[0])!r}, {REPO!r}, tag='v1.0.0')"
@@ -326,7 +326,7 @@ def test_interrupt_ends_a_stalled_upload_at_once(
     )
     wait_until(lambda: bool(hub.requests("PUT")))
     process.send_signal(signal.SIGINT)
-    _, line = process.communicate(timeout=5)
+    _, line = process.communicate(timeout=30)
     assert (process.returncode, line) == (
         1,
         "interrupted; what is uploaded is kept, the same command goes on\n",
@@ -344,7 +344,7 @@ def finished_objects(hub: Any) -> set[str]:
     return whole | parts
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
