@@ -200,9 +200,10 @@ def push(
 
     The token is taken from HF_TOKEN or from `hf auth login`.
     """
-    from atomvision_hub.data.publish import push_dataset
+    from atomvision_hub.data.publish import exit_on_interrupt, push_dataset
 
-    say(str(push_dataset(folder, repo_id, tag=tag, private=private)))
+    with exit_on_interrupt():
+        say(str(push_dataset(folder, repo_id, tag=tag, private=private)))
 
 
 @app.command(no_args_is_help=True)
@@ -213,9 +214,11 @@ def push_model(
     private: PrivateOption = False,
 ) -> None:
     """Publish a model folder on the Hugging Face Hub and tag it."""
-    from atomvision_hub.data import publish
+    from atomvision_hub.data.publish import exit_on_interrupt
+    from atomvision_hub.data.publish import push_model as push_folder
 
-    say(str(publish.push_model(folder, repo_id, tag=tag, private=private)))
+    with exit_on_interrupt():
+        say(str(push_folder(folder, repo_id, tag=tag, private=private)))
 
 
 @app.command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Caches of `datasets` and the Hub client: of this session alone, and removed with it.
+_HOME = tempfile.TemporaryDirectory(prefix="atomvision-tests-", ignore_cleanup_errors=True)
+os.environ["HF_HOME"] = _HOME.name
 
 
 @pytest.fixture(scope="session")
