@@ -25,7 +25,7 @@ from atomvision_hub.data import build as engine
 from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import CrystalError
 from atomvision_hub.records import Record
-from atomvision_hub.simulation import StemFrame, to_grey
+from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
 from atomvision_hub.simulation.record import AtomColumns, StemRow
 from atomvision_hub.structures import Structures, check_crystal, duplicates, flat_layer, material_columns
 from atomvision_hub.structures.record import LATTICES, StructureRow
@@ -37,6 +37,9 @@ _PAPER = """@article{choudhary2023atomvision,
   year    = {2023},
   doi     = {10.1021/acs.jcim.2c01533}
 }"""
+
+
+_SIMULATION = ("shape", "pixel_size", "z_exponent", "psf", "sigma", "mask_radius")
 
 
 class StemConfig(engine.BuilderConfig):
@@ -54,6 +57,10 @@ class StemConfig(engine.BuilderConfig):
     bits: Literal[8, 16] = Field(8, description="Bits of a grey level")
     random_pose: bool = Field(False, description="Random rotation and shift of every image")
     poses: int = Field(1, ge=1, description="Images of each material")
+
+    def simulation(self) -> dict[str, Any]:
+        """Return the arguments of `simulate_stem` that do not change from image to image."""
+        return {name: getattr(self, name) for name in _SIMULATION}
 
     def tiny(self) -> StemConfig:
         """Return this config with images of 64 x 64 pixels."""
@@ -149,29 +156,14 @@ class Stem2D(engine.DatasetBuilder):
             return [
                 StructureRow(id=identifier, cell=cell, numbers=numbers, positions=layer.positions, **material)
             ]
+        names = [identifier] if config.poses == 1 else [f"{identifier}@{n}" for n in range(config.poses)]
         rows: list[Record] = []
-        for pose in range(config.poses):
-            rotation, shift = (
-                random_pose(seed, identifier, pose, layer.cell[:2, :2])
-                if config.random_pose
-                else (0.0, (0.0, 0.0))
-            )
-            frame = simulate_stem(
-                layer,
-                shape=config.shape,
-                pixel_size=config.pixel_size,
-                rotation=rotation,
-                shift=shift,
-                z_exponent=config.z_exponent,
-                psf=config.psf,
-                sigma=config.sigma,
-                mask_radius=config.mask_radius,
-            )
-            rows.append(
-                stem_row(
-                    identifier if config.poses == 1 else f"{identifier}@{pose}", frame, material, config.bits
-                )
-            )
+        for pose, name in enumerate(names):
+            rotation, shift = 0.0, (0.0, 0.0)
+            if config.random_pose:
+                rotation, shift = random_pose(seed, identifier, pose, layer.cell[:2, :2])
+            frame = simulate_stem(layer, rotation=rotation, shift=shift, **config.simulation())
+            rows.append(stem_row(name, frame, material, config.bits))
         return rows
 
     def caption(self, row: Mapping[str, Any]) -> str:
@@ -189,8 +181,9 @@ class Stem2D(engine.DatasetBuilder):
         for row in table.select(["id", "image", "mask", "mask_radius", "atoms", "pixel_size"]).to_pylist():
             if _shape(row["image"]) != config.shape:
                 yield f"row {row['id']}: the image is {_shape(row['image'])}, the config says {config.shape}"
-            mask = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0
-            if not np.array_equal(mask, _disks(row, mask.shape)):
+            atoms = {axis: np.asarray(row["atoms"][axis], np.float32) for axis in "xy"}
+            disks = disk_mask(atoms["x"], atoms["y"], config.shape, row["pixel_size"], row["mask_radius"])
+            if not np.array_equal(np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0, disks):
                 yield f"row {row['id']}: the mask does not fit the atom table"
 
 
@@ -225,21 +218,6 @@ def random_pose(seed: int, identifier: str, pose: int, cell: Any) -> tuple[float
 def _shape(image: Mapping[str, Any]) -> tuple[int, int]:
     width, height = Image.open(io.BytesIO(image["bytes"])).size
     return height, width
-
-
-def _disks(row: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Draw the mask anew from the atom table, atom by atom: another way than the simulator's."""
-    mask = np.zeros(shape, bool)
-    dy, dx = row["pixel_size"]
-    ry, rx = row["mask_radius"] / dy, row["mask_radius"] / dx
-    for x, y in zip(row["atoms"]["x"], row["atoms"]["y"], strict=True):
-        rows = np.arange(max(0, int(y - ry)), min(shape[0], int(y + ry) + 2))
-        columns = np.arange(max(0, int(x - rx)), min(shape[1], int(x + rx) + 2))
-        inside = ((rows[:, None] - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
-        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] |= (
-            inside if rows.size and columns.size else False
-        )
-    return mask
 
 
 BUILDER = Stem2D()
