@@ -56,8 +56,8 @@ def interleaved(
 
     Returns
     -------
-    By name, in seconds: `median`, `lowest` and `highest` of the wall time, `cpu_median` of the processor time,
-    and `repeats`. On a busy machine compare processor times: a long call is interrupted more than a short one.
+    By name, in seconds: `median`, `lowest` and `highest` of the wall time and `cpu_median` of the processor
+    time, and `repeats`. On a busy machine compare processor times: long calls are interrupted more often.
     """
     counts = {name: repeats if isinstance(repeats, int) else repeats[name] for name in timers}
     turns = min(counts.values())
