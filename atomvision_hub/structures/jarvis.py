@@ -135,8 +135,8 @@ def _download(name: str, path: Path, url: str) -> list[dict[str, Any]]:
     import requests
     from jarvis.db import figshare
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # jarvis-tools waits for ever and writes as it reads: ask first, and let it write where a failed
         # download is thrown away.
         requests.head(url, timeout=20)

@@ -54,12 +54,12 @@ def test_polymorphs_and_other_elements_stay() -> None:
 
 def test_reference_is_found_again_in_the_database_it_cites(shared_data: Path) -> None:
     crystals = load_structures(
-        ["reference", "jarvis:twod_matpd"], store_dir=shared_data / "structures" / "jarvis", limit=1500
+        ["reference", "jarvis:twod_matpd"], store_dir=shared_data / "structures" / "jarvis", limit=900
     )
     ids = list(crystals)
     again = duplicates(crystals, ids)
     cited = {key for key, kept in again.items() if crystals.source_of(kept)[0] == "reference"}
-    assert len(cited) > 15
+    assert len(cited) > 8
     for key, kept in again.items():
         assert crystals.formula(key) == crystals.formula(kept)
         assert len(flat_layer(crystals[key])) > 0

@@ -33,7 +33,7 @@ def jarvis_label(cell: np.ndarray) -> int:
 
 
 @given(u=vector, v=vector)
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=120)
 def test_equal_on_random_cells(u: tuple[float, ...], v: tuple[float, ...]) -> None:
     cell = np.array([u, v, (0.0, 0.0, 20.0)])
     if min(np.linalg.norm(cell[:2], axis=1)) < 0.1:
