@@ -159,7 +159,7 @@ def _told(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as problem:  # noqa: BLE001  # ASE's readers raise whatever their parsing meets
-        reason = " ".join(str(problem).split()) or type(problem).__name__
+        reason = " ".join(str(problem).split()) or f"not a valid {format_of(file)} file"
         raise CrystalError(f"{file.name} cannot be read: {reason[:200]}", step="read") from None
 
 
