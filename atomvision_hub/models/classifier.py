@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_classifier(
         When published weights cannot be had.
     """
     if not timm.is_model(architecture):
-        near = timm.list_models(f"*{architecture}*")[:3]
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise UsageError(f"timm {timm.__version__} knows no model {architecture!r}{hint}")
     args = dict(args or {})
