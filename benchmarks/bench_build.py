@@ -164,7 +164,7 @@ def encoders() -> dict[str, Callable[[npt.NDArray[Any]], bytes]]:
         "Pillow, default": pillow,
         "Pillow, level 1": functools.partial(pillow, compress_level=1),
         "Pillow, level 1, RLE": functools.partial(pillow, compress_level=1, compress_type=3),
-        "ours (up filter, libdeflate 1; masks zlib RLE)": encode_png,
+        "ours (libdeflate, up filter; masks unfiltered)": encode_png,
     }
     try:
         import cv2
@@ -276,6 +276,7 @@ def main() -> None:
         result = {
             "machine": machine_facts(),
             "command": " ".join(["python benchmarks/bench_build.py", *sys.argv[1:]]),
+            "clock": "processor time of this process",
             "source": arguments.source,
             "rows": rows,
             "rejected": report.rejected,

@@ -1,9 +1,9 @@
 """Grey-level PNG at the speed a builder needs, in the same bytes every time.
 
 Encoding is the floor of a build. Atomic images hardly change from one row to the next, so PNG's "up" filter,
-one NumPy subtraction, does what libpng's trial of all filters does, and libdeflate's fastest level is enough:
-several times faster than Pillow or OpenCV at Pillow's size (benchmarks/README.md has the table). ISA-L would
-be twice as fast again, but once gave another answer to the same question.
+one NumPy subtraction, does what libpng's trial of all filters does, and libdeflate's fastest levels do the
+rest: several times faster than Pillow or OpenCV at Pillow's size (benchmarks/README.md has the table). ISA-L
+would be twice as fast again, but once gave another answer to the same question.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def encode_png(image: npt.NDArray[Any]) -> bytes:
         # Long runs of equal values: a filter would only break them up.
         filtered = np.full((rows, columns + 1), _FILTER_NONE, np.uint8)
         np.multiply(image, np.uint8(255), out=filtered[:, 1:])
-        runs = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-        body = runs.compress(filtered.data) + runs.flush()
+        level = 2
     else:
         lines = image.astype(">u2" if depth == 16 else np.uint8, order="C", copy=False)
         raw = lines.view(np.uint8).reshape(rows, -1)
         filtered = np.full((rows, raw.shape[1] + 1), _FILTER_UP, np.uint8)
         filtered[0, 1:] = raw[0]
         np.subtract(raw[1:], raw[:-1], out=filtered[1:, 1:])
-        body = bytes(deflate.zlib_compress(filtered.data, 1))
+        level = 1
+    body = bytes(deflate.zlib_compress(filtered.data, level))
     header = struct.pack(">IIBBBBB", columns, rows, depth, 0, 0, 0, 0)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 

@@ -8,7 +8,6 @@ import json
 import platform
 import shutil
 import sys
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ def environment() -> dict[str, str]:
 
     facts = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     facts["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
-    facts["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     facts["machine"] = f"{platform.system()} {platform.machine()}"
     # Which kernels the BLAS chose for this processor: they order the additions.
     facts["blas"] = ", ".join(
