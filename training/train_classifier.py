@@ -132,7 +132,7 @@ def main() -> None:
         hardware=hardware(accelerator.device, accelerator.num_processes),
         seconds=progress["seconds"],
     )
-    best_model.save_pretrained(run.path)
+    run.save_model(best_model)
     draw_curves(history, run.path / "curves.png")
     draw_confusion(report["confusion"], source.classes, run.path / "confusion.png")
     write_json(run.path / "facts.json", facts)

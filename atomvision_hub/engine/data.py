@@ -140,6 +140,10 @@ def _open_dataset(config: DataConfig) -> Source:
     import datasets
 
     assert config.path is not None
+    if config.revision is None and not Path(config.path).is_dir():
+        raise UsageError(
+            f"{config.path} is no folder; for a dataset on the Hub say which version: data.revision=vX.Y.Z"
+        )
     loaded = load_dataset(config.path, config.config, revision=config.revision)
     features = loaded["train"].features
     feature = features.get(config.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from atomvision_hub.engine.augment import draw_transforms, sample
 from atomvision_hub.engine.config import TrainingConfig
 from atomvision_hub.engine.data import Images
-from atomvision_hub.errors import UsageError
+from atomvision_hub.errors import MissingExtraError, UsageError
 
 
 def make_accelerator(config: TrainingConfig, folder: str) -> Accelerator:
@@ -25,6 +26,10 @@ def make_accelerator(config: TrainingConfig, folder: str) -> Accelerator:
     precision: str = config.mixed_precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    for tracker in config.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            remedy = f"pip install 'atomvision-hub[{tracker}]'"
+            raise MissingExtraError(f"{tracker} is not installed; {remedy}, or leave out training.trackers")
     accelerator = Accelerator(
         mixed_precision=precision, log_with=list(config.trackers) or None, project_dir=folder
     )

@@ -87,6 +87,13 @@ class RunFolder:
         )
         print(shown, flush=True)
 
+    def save_model(self, model: Any) -> None:
+        """Write weights, preprocessing and label map of a transformers model."""
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # one file, in an instant
+        model.save_pretrained(self.path)
+
     def say_result(self, test: dict[str, Any]) -> None:
         """Say the scores on the test rows."""
         accuracy, macro_f1 = test["accuracy"], test["macro_f1"]

@@ -59,6 +59,8 @@ def test_mistakes_name_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has no class folders with images"):
         data.open_source(DataConfig(train_dir=train, test_dir=tmp_path / "empty"), seed=0)
+    with pytest.raises(UsageError, match=r"say which version: data\.revision=vX\.Y\.Z"):
+        data.open_source(DataConfig(path="atomvision/stem2d"), seed=0)
     with pytest.raises(UsageError, match=r"no data: --set data\.path"):
         data.open_source(DataConfig(), seed=0)
 

@@ -23,7 +23,12 @@ Train = Callable[..., None]
 
 # A vision transformer without batch statistics: its losses must not depend on the number of processes.
 NETWORK = ["model.architecture=test_vit", "model.args={img_size: 32}", "model.input_size=32"]
-LOOP = ["training.epochs=3", "training.batch_size=12", "training.learning_rate=0.001", "training.ema_decay=0.9"]
+LOOP = [
+    "training.epochs=3",
+    "training.batch_size=12",
+    "training.learning_rate=0.001",
+    "training.ema_decay=0.9",
+]
 
 
 def arguments(images: Path, output: Path, *more: object) -> list[object]:
@@ -109,9 +114,19 @@ def test_two_processes_give_the_same_losses_and_count_no_row_twice(
 ) -> None:
     folder = tmp_path / "model"
     # On CPU accelerate starts two real processes only this way.
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch = (
+        "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    )
     script = repository / "training" / "train_classifier.py"
-    command = [sys.executable, *launch.split(), "--dynamo_backend", "no", "--main_process_port", "0", str(script)]
+    command = [
+        sys.executable,
+        *launch.split(),
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        str(script),
+    ]
     done = subprocess.run(
         [*command, *map(str, arguments(image_folders, folder))],
         env=os.environ | {"ACCELERATE_USE_CPU": "true"},
