@@ -25,6 +25,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     right.plot(epochs, [entry["macro_f1"] for entry in history], marker=".", label="macro-F1")
     right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
     for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     with atomic_path(path) as temporary:

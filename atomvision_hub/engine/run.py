@@ -93,6 +93,8 @@ class RunFolder:
 
         logging.disable_progress_bar()  # one file, in an instant
         model.save_pretrained(self.path)
+        # safetensors writes for its owner alone; others may read a model, as they may its configuration.
+        (self.path / "model.safetensors").chmod((self.path / "config.json").stat().st_mode & 0o777)
 
     def say_result(self, test: dict[str, Any]) -> None:
         """Say the scores on the test rows."""
