@@ -120,9 +120,10 @@ def _split(item: Item, split_file: SplitFile | None) -> str | None:
 
 
 def _tiny(items: Mapping[str, Item], splits: Mapping[str, str | None]) -> list[Item]:
+    # In the order of a hash: sources are sorted, and their first dozen may all be of one kind.
     wanted = dict(TINY)
     chosen = []
-    for item in items.values():
+    for item in sorted(items.values(), key=lambda item: hashlib.blake2b(item.id.encode()).digest()):
         split = splits[item.id]
         if split is not None and wanted[split]:
             wanted[split] -= 1

@@ -20,6 +20,10 @@ NEIGHBOURS = 40
 #: Fingerprints that differ nowhere by more than this (Å) belong to one crystal. Relaxations of one material
 #: by different functionals differ by more, and stay apart.
 TOLERANCE = 0.02
+#: Layers that differ by more than this in the logarithm of the area an atom, or in thickness (Å), are not the
+#: same: a first, cheap look before fingerprints are made.
+AREA_RATIO = 0.05
+THICKNESS = 0.3
 
 
 def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TOLERANCE) -> dict[str, str]:
@@ -51,14 +55,11 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
             continue
     found: dict[str, str] = {}
     for members in groups.values():
-        if len(members) == 1:
-            continue
         kept: list[tuple[str, Floats]] = []
-        for material_id in members:
+        for material_id, layer in _alike(structures, members):
             try:
-                atoms = structures[material_id]
-                print_ = fingerprint(atoms)
-            except (CrystalError, np.linalg.LinAlgError):
+                print_ = fingerprint(layer)
+            except np.linalg.LinAlgError:
                 continue
             for other, known in kept:
                 if np.abs(known - print_).max() <= tolerance:
@@ -67,6 +68,28 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
             else:
                 kept.append((material_id, print_))
     return found
+
+
+def _alike(structures: Structures, members: Sequence[str]) -> list[tuple[str, ase.Atoms]]:
+    """Return the layers that could repeat another of `members`: about its area an atom and its thickness.
+
+    Much cheaper than fingerprints, which would differ by more than any sensible tolerance beyond these bounds.
+    """
+    if len(members) == 1:
+        return []
+    layers = []
+    for material_id in members:
+        try:
+            layers.append((material_id, flat_layer(structures[material_id])))
+        except CrystalError:
+            continue
+    if len(layers) < 2:
+        return []
+    area = np.log([abs(np.linalg.det(layer.cell.array[:2, :2])) / len(layer) for _, layer in layers])
+    thickness = np.array([np.ptp(layer.positions[:, 2]) for _, layer in layers])
+    near = np.abs(area[:, None] - area) <= AREA_RATIO
+    near &= np.abs(thickness[:, None] - thickness) <= THICKNESS
+    return [entry for entry, others in zip(layers, near.sum(axis=1), strict=True) if others > 1]
 
 
 def fingerprint(atoms: ase.Atoms, neighbours: int = NEIGHBOURS) -> Floats:

@@ -179,7 +179,9 @@ def load_structures(
     origins = [_open_source(name, store_dir) for name in call[0]]
     for name, origin in zip(call[0], origins, strict=True):
         if not origin.ids:
-            raise UsageError(f"source {name!r} holds no structures")
+            raise UsageError(
+                f"source {name!r} holds no structures; give one with CIF, POSCAR, extxyz or other structure files"
+            )
     return Structures(origins, call, limit)
 
 
