@@ -73,7 +73,7 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
 def _alike(structures: Structures, members: Sequence[str]) -> list[tuple[str, ase.Atoms]]:
     """Return the layers that could repeat another of `members`: about its area an atom and its thickness.
 
-    Much cheaper than fingerprints, which would differ by more than any sensible tolerance beyond these bounds.
+    Much cheaper than fingerprints; those of layers beyond these bounds would differ by more than a tolerance.
     """
     if len(members) == 1:
         return []

@@ -180,7 +180,7 @@ def load_structures(
     for name, origin in zip(call[0], origins, strict=True):
         if not origin.ids:
             raise UsageError(
-                f"source {name!r} holds no structures; give one with CIF, POSCAR, extxyz or other structure files"
+                f"source {name!r} holds no structures; give one with CIF, POSCAR or other structure files"
             )
     return Structures(origins, call, limit)
 
