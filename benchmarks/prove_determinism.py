@@ -2,20 +2,20 @@
 
     python benchmarks/prove_determinism.py [--source reference] [--store-dir DIR] [--config default ...]
 
-Builds the same dataset with one process, with two, and with two that are killed (SIGKILL) half-way and resumed;
-compares the SHA-256 of every file; validates the result.
+Builds the same dataset with one process, with two, and with two that are killed (SIGKILL) half-way and then
+resumed; compares the SHA-256 of every file; validates the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from _machine import machine_facts
@@ -70,7 +70,7 @@ def main() -> None:
         good = sums[0] == sums[1] == sums[2] and not facts["problems_found_by_validate"]
         if given.keep and good:
             one.rename(given.keep)
-    date = datetime.datetime.now(datetime.UTC).date()
+    date = datetime.now(UTC).date()
     out = given.out or Path(__file__).parent / "results" / f"determinism-{date}.json"
     write_json(out, facts)
     print({key: value for key, value in facts.items() if key not in ("machine", "inputs")})
@@ -85,7 +85,7 @@ def build(command: list[str]) -> None:
 
 
 def kill_half_way(command: list[str], folder: Path, wanted: int) -> int:
-    """Start a build, kill it with all its workers once `wanted` shards are there, return how many there are."""
+    """Start a build, kill it and its workers once `wanted` shards are there, return how many there are."""
     process = subprocess.Popen(command, start_new_session=True)
     while len(list(folder.glob("data/*/*.parquet"))) < wanted:
         if process.poll() is not None:
