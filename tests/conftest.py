@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+# A suite started in the background ignores Ctrl-C, and so would the commands whose Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Caches of `datasets` and the Hub client: of this session alone, and removed with it.
 _HOME = tempfile.TemporaryDirectory(prefix="atomvision-tests-", ignore_cleanup_errors=True)
 os.environ["HF_HOME"] = _HOME.name
