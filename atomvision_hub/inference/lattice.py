@@ -139,8 +139,10 @@ def _load(model: str) -> tuple[Any, Any]:
     folder = Path(model)
     if folder.exists() and not (folder / "config.json").is_file():
         raise AtomVisionError(f"{model} holds no model (no config.json); give the folder of a finished run")
-    progress = logging.is_progress_bar_enabled()
+    # A bar for a file of some MB and a remark on image backends are not for the user.
+    progress, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         network = AutoModelForImageClassification.from_pretrained(model, trust_remote_code=False)
         processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
@@ -148,6 +150,7 @@ def _load(model: str) -> tuple[Any, Any]:
         reason = str(problem).splitlines()[0]
         raise AtomVisionError(f"the model {model} cannot be loaded: {reason}") from None
     finally:
+        logging.set_verbosity(verbosity)
         if progress:
             logging.enable_progress_bar()
     return network.eval(), processor
