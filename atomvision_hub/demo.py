@@ -102,7 +102,10 @@ def _report(dataset: Path, model: Path, out: Path, say: Say) -> None:
         )
     accuracy = facts["metrics"]["test"]["accuracy"]
     low, high = accuracy["interval"]
-    say(f"\nTest accuracy {accuracy['value']:.1%} ({low:.1%} to {high:.1%}), n = {accuracy['n']:,} images")
+    say(
+        f"\nTest accuracy {accuracy['value']:.1%} ({low:.1%} to {high:.1%}), n = {accuracy['n']:,} images"
+        f" of {accuracy.get('groups', accuracy['n']):,} materials"
+    )
     shutil.copyfile(dataset / "assets" / "samples.png", out / "samples.png")
     shutil.copyfile(model / "confusion.png", out / "confusion.png")
     say(

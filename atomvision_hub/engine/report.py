@@ -25,9 +25,10 @@ _PACKAGES = ("accelerate", "datasets", "timm", "torch", "transformers")
 def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Return all scores on the test rows: overall, baseline, ceilings, prototypes that training never saw."""
     train, test = source.splits["train"], source.splits["test"]
-    scores = evaluate(test.labels, predicted, source.classes)
-    scores["macro_f1"]["interval"] = list(macro_f1_interval(test.labels, predicted))
-    scores["majority_class"] = majority_baseline(train.labels, test.labels)
+    groups = np.array(test.columns["material_id"]) if "material_id" in test.columns else None
+    scores = evaluate(test.labels, predicted, source.classes, groups)
+    scores["macro_f1"]["interval"] = list(macro_f1_interval(test.labels, predicted, groups))
+    scores["majority_class"] = majority_baseline(train.labels, test.labels, groups)
     if source.facts["label"] == "lattice_legacy":
         # These labels depend on the choice of the cell: who knows the lattice must still guess.
         scores["ceilings"] = {
@@ -40,7 +41,9 @@ def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, A
     if "prototype" in test.columns:
         seen = set(train.columns["prototype"])
         new = np.array([prototype not in seen for prototype in test.columns["prototype"]], dtype=bool)
-        scores["new_prototypes"] = {"accuracy": proportion((test.labels == predicted)[new])}
+        scores["new_prototypes"] = {
+            "accuracy": proportion((test.labels == predicted)[new], None if groups is None else groups[new])
+        }
         if new.any():
             part = evaluate(test.labels[new], predicted[new], source.classes)
             scores["new_prototypes"]["macro_f1"] = part["macro_f1"]

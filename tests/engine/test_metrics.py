@@ -51,3 +51,17 @@ def test_baseline_and_ceiling_learn_from_train_alone() -> None:
     known_train, known_test = np.array([5, 5, 6, 6]), np.array([5, 6, 6, 7])
     # 5 -> 0, 6 -> 1 (first of a draw), 7 never seen -> most frequent label 0
     assert ceiling(known_train, train, known_test, test)["value"] == 0.75
+
+
+def test_images_of_one_material_are_no_independent_observations() -> None:
+    hits = np.repeat([True, False, True, True], 8)
+    groups = np.repeat(["a", "b", "c", "d"], 8)
+    alone, grouped = proportion(hits), proportion(hits, groups)
+    assert (grouped["value"], grouped["n"], grouped["groups"]) == (0.75, 32, 4)
+    assert grouped["interval"] == proportion(hits[::8])["interval"]
+    assert grouped["interval"][0] < alone["interval"][0] < alone["interval"][1] < grouped["interval"][1]
+    labels = np.repeat([0, 1, 0, 1], 8)
+    predicted = np.where(hits, labels, 1 - labels)
+    low, high = macro_f1_interval(labels, predicted)
+    wide_low, wide_high = macro_f1_interval(labels, predicted, groups)
+    assert wide_low < low < high <= wide_high
