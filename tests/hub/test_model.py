@@ -70,3 +70,22 @@ answer["pipeline"] = answers({REPO!r})
         MODEL + f"answer['pipeline'] = answers({REPO!r}, task='image-classification')", HF_HUB_OFFLINE="1"
     )
     assert again["pipeline"] == answer["pipeline"]
+
+
+def test_shipped_classifier_travels_over_the_hub(hub: Any, in_subprocess: Any) -> None:
+    answer = in_subprocess(
+        MODEL
+        + """
+from atomvision_hub import predict
+from atomvision_hub.data.publish import push_model
+from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
+
+name = "atomvision/lattice-classifier"
+push_model(pretrained_folder(DEFAULT_CLASSIFIER), name, tag="v1.0.0")
+answer["pipeline"] = sorted(answers(name))
+answer["same"] = predict(image, name).probabilities == predict(image).probabilities
+""",
+        token="hf_alicewrites",
+    )
+    assert answer["same"]
+    assert answer["pipeline"] == ["centered_rectangular", "hexagonal", "oblique", "rectangular", "square"]
