@@ -21,13 +21,14 @@ class _Facts(BaseModel):
 
 
 class Score(_Facts):
-    """A score between 0 and 1 on n rows, with its 95 % interval where there is one."""
+    """A score between 0 and 1 on n rows of `groups` materials, with its 95 % interval where there is one."""
 
     value: float | None
     n: int = Field(ge=0)
     unit: str
     interval: tuple[float, float] | None = None
     classes: int | None = None
+    groups: int | None = None
 
 
 class ClassScores(_Facts):

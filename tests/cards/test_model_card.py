@@ -127,3 +127,10 @@ def test_data_must_be_pinned(facts: dict[str, Any], tmp_path: Path) -> None:
         read_facts(tmp_path)
     with pytest.raises(AtomVisionError, match=r"has no facts\.json"):
         read_facts(tmp_path / "elsewhere")
+
+
+def test_card_counts_materials_where_one_has_several_images(facts: dict[str, Any], tmp_path: Path) -> None:
+    facts["metrics"]["test"]["accuracy"]["groups"] = 5
+    write(tmp_path, facts)
+    write_model_card(tmp_path)
+    assert "as wide as 5 independent materials allow" in (tmp_path / "README.md").read_text(encoding="utf-8")
