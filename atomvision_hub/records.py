@@ -13,7 +13,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 ColumnKind = Literal[
-    "string", "bool", "int8", "uint8", "int16", "int32", "int64", "float32", "float64", "image", "class_label"
+    "string",
+    "binary",
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+    "image",
+    "class_label",
 ]
 
 
@@ -33,6 +44,8 @@ class Column:
         Lengths of a (nested) list; ``None`` for any length. Empty for scalars.
     names
         Class names in the order of their integers, for `kind` ``"class_label"``.
+    nullable
+        Whether the value may be missing (``None``): what is not known is never guessed.
     """
 
     kind: ColumnKind
@@ -40,6 +53,7 @@ class Column:
     unit: str = ""
     shape: tuple[int | None, ...] = ()
     names: tuple[str, ...] = ()
+    nullable: bool = False
 
 
 class Record(BaseModel):

@@ -9,9 +9,8 @@ crystal becomes.
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,14 +19,14 @@ import pyarrow as pa
 from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from atomvision_hub import load_structures, simulate_stem
+from atomvision_hub import simulate_stem
 from atomvision_hub.data import build as engine
+from atomvision_hub.data.crystals import Crystals, random_pose
 from atomvision_hub.data.png import encode_png
-from atomvision_hub.errors import CrystalError
 from atomvision_hub.records import Record
 from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
 from atomvision_hub.simulation.record import AtomColumns, StemRow
-from atomvision_hub.structures import Structures, check_crystal, duplicates, flat_layer, material_columns
+from atomvision_hub.structures import check_crystal, flat_layer, material_columns
 from atomvision_hub.structures.record import LATTICES, StructureRow
 
 _PAPER = """@article{choudhary2023atomvision,
@@ -67,50 +66,6 @@ class StemConfig(engine.BuilderConfig):
         return self.model_copy(update={"shape": (64, 64)})
 
 
-class Crystals(engine.Inputs):
-    """The crystals of a build.
-
-    Parameters
-    ----------
-    structures
-        Lazy mapping id -> crystal.
-    """
-
-    def __init__(self, structures: Structures) -> None:
-        self.structures = structures
-
-    def items(self) -> Iterator[engine.Item | engine.Rejection]:
-        """Return all crystals without opening them; the group is the reduced formula."""
-        for identifier in self.structures:
-            source = self.source_of(identifier)
-            try:
-                yield engine.Item(identifier, self.structures.formula(identifier), source)
-            except CrystalError as problem:
-                yield engine.Rejection(identifier, source, problem.step, problem.reason)
-
-    def duplicates(self, ids: Sequence[str]) -> Mapping[str, str]:
-        """Return duplicate id -> id that is kept, by composition and structure."""
-        return duplicates(self.structures, ids)
-
-    def source_of(self, identifier: str) -> str:
-        """Return the name of a crystal's source."""
-        return self.structures.source_of(identifier)[0]
-
-    def sources(self) -> list[engine.SourceFacts]:
-        """Return the provenance of all sources."""
-        return [
-            engine.SourceFacts(
-                name=source.name,
-                description=source.description,
-                citation=source.citation,
-                licence=source.licence,
-                url=source.url,
-                version=source.version_or_sha256,
-            )
-            for source in self.structures.sources
-        ]
-
-
 class Stem2D(engine.DatasetBuilder):
     """The dataset."""
 
@@ -118,6 +73,7 @@ class Stem2D(engine.DatasetBuilder):
     script = Path(__file__)
     config_model = StemConfig
     group_column = "formula"
+    group_name = "reduced formula"
     card: ClassVar[engine.CardText] = engine.CardText(
         title="AtomVision stem2d: simulated STEM images of 2D materials",
         licence="cc-by-4.0",
@@ -141,9 +97,7 @@ class Stem2D(engine.DatasetBuilder):
 
     def open(self, options: engine.BuildOptions) -> Crystals:
         """Open the sources."""
-        return Crystals(
-            load_structures(list(options.sources), store_dir=options.store_dir, limit=options.limit)
-        )
+        return Crystals.open(options)
 
     def rows(self, inputs: Crystals, identifier: str, config: StemConfig, seed: int) -> list[Record]:
         """Return the images of one crystal, or its structure."""
@@ -200,19 +154,6 @@ def stem_row(identifier: str, frame: StemFrame, material: Mapping[str, Any], bit
         **frame.parameters(),
         **material,
     )
-
-
-def random_pose(seed: int, identifier: str, pose: int, cell: Any) -> tuple[float, tuple[float, float]]:
-    """Return rotation (degree) and shift (Å) of an image, uniform over the circle and over the cell.
-
-    Drawn from a hash of what the image is, so that they do not depend on other rows or on the worker.
-    """
-    digest = hashlib.blake2b(f"{seed}:{identifier}:{pose}".encode(), digest_size=16).digest()
-    generator = np.random.default_rng(int.from_bytes(digest, "big"))
-    rotation = float(generator.uniform(0, 360))
-    cosine, sine = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
-    x, y = np.array([[cosine, -sine], [sine, cosine]]) @ (generator.uniform(size=2) @ np.asarray(cell))
-    return rotation, (float(x), float(y))
 
 
 def _shape(image: Mapping[str, Any]) -> tuple[int, int]:

@@ -14,6 +14,9 @@ PACKAGE = "atomvision_hub"
 UPSTREAM: dict[str, set[str]] = {
     "structures": set(),
     "simulation": {"structures"},
+    "literature": set(),
+    "microscopy": set(),
+    "analysis": {"structures"},
     "cards": set(),
     "data": {"structures", "simulation", "cards"},
     "models": set(),
@@ -21,8 +24,8 @@ UPSTREAM: dict[str, set[str]] = {
     "inference": {"models", "simulation", "structures"},
 }
 LEAVES = {"errors", "records", "_files", "__init__"}
-DOORS = {"cli", "demo"}
-NO_TORCH = ("structures", "simulation", "data", "cards")
+DOORS = {"cli", "commands", "demo"}
+NO_TORCH = ("structures", "simulation", "literature", "microscopy", "analysis", "data", "cards")
 LEARNING = {"torch", "torchvision", "timm", "transformers", "accelerate"}
 
 
@@ -86,6 +89,28 @@ def test_package_does_not_import_the_scripts(repository: Path) -> None:
         assert not roots & {"training", "dataset_builders", "tests", "benchmarks"}, path
 
 
+#: Optional engine -> the one module that may import it.
+ENGINES = {
+    "gpaw": "simulation/gpaw_engine.py",
+    "rsciio": "microscopy/",
+    "dask": "data/dask_engine.py",
+    "distributed": "data/dask_engine.py",
+    "dask_jobqueue": "data/dask_engine.py",
+    "pytesseract": "literature/scale_bar.py",
+}
+
+
+def test_optional_engines_stay_behind_their_adapters(repository: Path) -> None:
+    found: dict[str, set[str]] = {}
+    for path in modules(repository):
+        here = path.relative_to(repository / PACKAGE).as_posix()
+        for name in {name.split(".")[0] for name in imports(path)} & set(ENGINES):
+            found.setdefault(name, set()).add(here)
+    for name, places in found.items():
+        assert len(places) == 1, f"{name} is imported in {sorted(places)}; one adapter each"
+        assert next(iter(places)).startswith(ENGINES[name])
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -95,7 +120,7 @@ def test_package_does_not_import_the_scripts(repository: Path) -> None:
     ],
 )
 def test_import_costs_no_torch(statement: str) -> None:
-    heavy = "{'torch', 'transformers', 'timm', 'jarvis', 'matplotlib.pyplot'} & set(sys.modules)"
+    heavy = "{'torch', 'transformers', 'timm', 'jarvis', 'matplotlib.pyplot', 'gpaw', 'rsciio', 'dask', 'bs4'} & set(sys.modules)"
     code = f"import sys; {statement}; loaded = {heavy}; assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 

@@ -39,6 +39,7 @@ class CardText(_Facts):
 
     `licence` (a Hub identifier) covers what the builder makes; `licence_note` says whose the inputs are.
     `label_columns` share `classes`; `compare` are pairs of them whose disagreement is reported.
+    `count_columns` are columns of strings or classes whose values are counted.
     """
 
     title: str = Field(min_length=1)
@@ -51,6 +52,7 @@ class CardText(_Facts):
     label_columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()
+    count_columns: tuple[str, ...] = ()
 
 
 class LabelCounts(_Facts):
@@ -58,6 +60,14 @@ class LabelCounts(_Facts):
 
     column: str
     splits: dict[str, dict[str, int]]
+
+
+class ValueCounts(_Facts):
+    """Value -> split -> rows of one column, the most frequent values first; `others` are not named."""
+
+    column: str
+    values: tuple[tuple[str, dict[str, int]], ...]
+    others: int = 0
 
 
 class LabelComparison(_Facts):
@@ -105,6 +115,7 @@ class DatasetFacts(_Facts):
     environment: dict[str, str]
     schema_version: int
     labels: LabelFacts
+    counts: tuple[ValueCounts, ...] = ()
     picture: str | None
 
 

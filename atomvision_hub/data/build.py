@@ -78,7 +78,7 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
     started = time.perf_counter()
     configs = _read_configs(builder, options)
     inputs = builder.open(options)
-    plan = make_plan(inputs, options)
+    plan = make_plan(inputs, options, builder.group_name)
     results: dict[ShardTask, ShardResult] = {}
     try:
         with locked(options.out):

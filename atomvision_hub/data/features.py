@@ -104,6 +104,7 @@ def column_table(record: type[Record], prefix: str = "") -> list[ColumnLine]:
             continue
         kind = f"class label ({', '.join(column.names)})" if column.names else column.kind
         lengths = "".join("[n]" if length is None else f"[{length}]" for length in column.shape)
+        lengths += " or null" if column.nullable else ""
         lines.append(ColumnLine(prefix + name, kind + lengths, column.unit, column.description))
     return lines
 
@@ -134,11 +135,21 @@ def _array(column: Column | type[Record], values: list[Any]) -> pa.Array:
         inner = fields_of(column)
         children = [_array(inner[name], [getattr(value, name) for value in values]) for name in inner]
         return pa.StructArray.from_arrays(children, fields=list(arrow_type(column)))
+    missing = sum(value is None for value in values)
+    if missing and not column.nullable:
+        raise ValueError(f"{missing} value(s) are missing and the column is not nullable")
     if column.kind == "image" and not column.shape:
-        return pa.array([{"bytes": value, "path": None} for value in values], type=_IMAGE_STORAGE)
-    if column.shape and column.kind not in ("string", "image"):
-        return _lists(column, [np.asarray(value) for value in values])
+        images = [None if value is None else {"bytes": value, "path": None} for value in values]
+        return pa.array(images, type=_IMAGE_STORAGE)
+    if column.shape and column.kind not in ("string", "binary", "image"):
+        return _nullable_lists(column, values) if missing else _lists(column, [np.asarray(v) for v in values])
     return pa.array(values, type=arrow_type(column))
+
+
+def _nullable_lists(column: Column, values: list[Any]) -> pa.Array:
+    """Join arrays some of which are missing; the others are checked like any."""
+    _lists(column, [np.asarray(value) for value in values if value is not None])
+    return pa.array([None if v is None else np.asarray(v).tolist() for v in values], type=arrow_type(column))
 
 
 def _lists(column: Column, arrays: list[np.ndarray[Any, Any]]) -> pa.Array:
@@ -174,8 +185,10 @@ def _column_problems(name: str, column: Column | type[Record], array: pa.Array) 
     if isinstance(array, pa.ChunkedArray):  # what combine_chunks gives for an empty table
         array = array.chunk(0) if array.num_chunks else pa.array([], type=array.type)
     if array.null_count:
-        yield f"column {name!r} has {array.null_count} missing value(s)"
-        return
+        if not (isinstance(column, Column) and column.nullable):
+            yield f"column {name!r} has {array.null_count} missing value(s)"
+            return
+        array = array.drop_null()
     if not isinstance(column, Column):
         for inner_name, inner in fields_of(column).items():
             yield from _column_problems(f"{name}.{inner_name}", inner, array.field(inner_name))

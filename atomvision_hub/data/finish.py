@@ -18,7 +18,7 @@ from atomvision_hub.data.interface import BuilderConfig, DatasetBuilder, Inputs,
 from atomvision_hub.data.plan import Plan
 from atomvision_hub.data.shards import ShardResult
 from atomvision_hub.data.splits import SPLITS
-from atomvision_hub.data.statistics import label_statistics
+from atomvision_hub.data.statistics import label_statistics, value_counts
 from atomvision_hub.data.workspace import CARD, MANIFEST, REJECTED, Workspace
 from atomvision_hub.errors import AtomVisionError
 
@@ -140,6 +140,7 @@ def card_of(
         environment=manifest["environment"],
         schema_version=manifest["schema_version"],
         labels=label_statistics(folder, shards, builder.card),
+        counts=value_counts(folder, shards, builder.card),
         picture=SAMPLES if (folder / SAMPLES).is_file() else None,
     )
     return render_dataset_card(facts, dataset_header(facts, infos))
@@ -185,4 +186,7 @@ def _write_samples(
     path = min(path for path in files if path.startswith(f"data/{name}/{split}-"))
     label = builder.card.label_columns[0] if builder.card.label_columns else None
     rows = pick_rows(folder / path, label)
+    if not rows:  # links only
+        shutil.rmtree(folder / Path(SAMPLES).parent, ignore_errors=True)
+        return
     write_bytes(folder / SAMPLES, draw_samples(rows, builder.caption))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ class BuildOptions:
         Folder with downloaded files, handed to the sources.
     split_file
         JSON file with a split, instead of the hash of the group.
+    cache_dir
+        Where downloads and what was computed at length are kept; the rows do not depend on it.
+    dask
+        Address of a dask scheduler (``tcp://host:port``) or YAML file of a dask-jobqueue cluster that makes
+        the shards, instead of processes of this machine.
     """
 
     dataset: str
@@ -56,6 +62,15 @@ class BuildOptions:
     resume: bool = True
     store_dir: Path | None = None
     split_file: Path | None = None
+    cache_dir: Path | None = None
+    dask: str | None = None
+
+    def cache(self, name: str) -> Path:
+        """Return a folder of the cache, made if need be (in `cache_dir`, ATOMVISION_CACHE or ~/.cache)."""
+        base = self.cache_dir or os.environ.get("ATOMVISION_CACHE") or "~/.cache/atomvision"
+        folder = Path(base).expanduser() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +165,8 @@ class DatasetBuilder(ABC):
     config_model: ClassVar[type[BuilderConfig]]
     #: Column that no split tears apart.
     group_column: ClassVar[str | None] = None
+    #: What a group is, for the card.
+    group_name: ClassVar[str] = "group"
     #: What the card says about every dataset of this kind.
     card: ClassVar[CardText]
 

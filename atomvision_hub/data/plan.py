@@ -66,8 +66,8 @@ class Plan:
         return tasks
 
 
-def make_plan(inputs: Inputs, options: BuildOptions) -> Plan:
-    """Assign every input to a split and find the duplicates.
+def make_plan(inputs: Inputs, options: BuildOptions, group: str = "group") -> Plan:
+    """Assign every input to a split and find the duplicates; `group` says what no split tears apart.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def make_plan(inputs: Inputs, options: BuildOptions) -> Plan:
             rejections.append(Rejection(item.id, item.source, "split", reason))
         else:
             members[split].append(item)
-    facts, warnings = _split_facts(split_file, items, splits)
+    facts, warnings = _split_facts(split_file, items, splits, group)
     return Plan(
         {split: tuple(members[split]) for split in SPLITS if members[split]},
         tuple(sorted(rejections)),
@@ -132,10 +132,10 @@ def _tiny(items: Mapping[str, Item], splits: Mapping[str, str | None]) -> list[I
 
 
 def _split_facts(
-    split_file: SplitFile | None, items: Mapping[str, Item], splits: Mapping[str, str | None]
+    split_file: SplitFile | None, items: Mapping[str, Item], splits: Mapping[str, str | None], group: str
 ) -> tuple[dict[str, Any], list[str]]:
     if split_file is None:
-        return {"by": "hash of the group (reduced formula)"}, []
+        return {"by": "hash of the group", "group": group}, []
     unknown = len(split_file.splits.keys() - splits.keys())
     crossing = crossing_groups(
         {item.id: (item.group, split) for item in items.values() if (split := splits[item.id]) is not None}

@@ -1,4 +1,4 @@
-"""The example picture of a card: images, and the same images with mask and atoms drawn over them."""
+"""The example picture of a card: images, beside each the same with mask and atoms where there are some."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLOURS = ("#ffb000", "#fe6100", "#dc267f", "#40d0a0", "#c0a0ff", "#f0f060", "#
 
 
 def pick_rows(path: Path, label: str | None, count: int = SAMPLES) -> list[dict[str, Any]]:
-    """Return rows of a shard, one of each class in turn."""
+    """Return rows of a shard that have an image, one of each class in turn."""
     with pq.ParquetFile(path) as file:
         total = file.metadata.num_rows
         order: list[int] = list(range(total))
@@ -37,16 +37,20 @@ def pick_rows(path: Path, label: str | None, count: int = SAMPLES) -> list[dict[
                 seen[value] = seen.get(value, 0) + 1
                 turn.append((seen[value], value))
             order.sort(key=lambda index: turn[index])
-        rows = []
+        rows: list[dict[str, Any]] = []
         starts = np.cumsum([0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-        for index in order[:count]:
+        for index in order:
+            if len(rows) == count:
+                break
             group = int(np.searchsorted(starts, index, side="right")) - 1
-            rows.append(file.read_row_group(group).slice(index - int(starts[group]), 1).to_pylist()[0])
+            row = file.read_row_group(group).slice(index - int(starts[group]), 1).to_pylist()[0]
+            if row["image"] is not None:
+                rows.append(row)
     return rows
 
 
 def draw_samples(rows: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[str, Any]], str]) -> bytes:
-    """Return a PNG of rows: on the left the image, on the right the same with mask and atoms.
+    """Return a PNG of rows: the image and, where the rows have them, the same with mask and atoms.
 
     Parameters
     ----------
@@ -55,19 +59,24 @@ def draw_samples(rows: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[s
     caption
         One short line for a row.
     """
-    width = ACROSS * (2 * TILE + _GAP + _SEAM) + _GAP
-    lines = -(-len(rows) // ACROSS)
+    targets = any(row.get("mask") is not None or row.get("atoms") is not None for row in rows)
+    across = ACROSS if targets else 2 * ACROSS - 1
+    step = (2 * TILE + _SEAM if targets else TILE) + _GAP
+    width = across * step + _GAP
+    lines = -(-len(rows) // across)
     picture = Image.new("RGB", (width, lines * (TILE + CAPTION) + _GAP), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
     colours: dict[int, str] = {}
     for place, row in enumerate(rows):
-        x = _GAP + place % ACROSS * (2 * TILE + _GAP + _SEAM)
-        y = place // ACROSS * (TILE + CAPTION) + CAPTION
+        x = _GAP + place % across * step
+        y = place // across * (TILE + CAPTION) + CAPTION
         draw.text((x, y - 18), caption(row), fill="black", font=font)
-        grey = _grey(row["image"]["bytes"])
-        picture.paste(_tile(np.repeat(grey[..., None], 3, axis=2)), (x, y))
-        picture.paste(_overlay(grey, row, colours), (x + TILE + _SEAM, y))
+        image = _rgb(row["image"]["bytes"])
+        picture.paste(_tile(image), (x, y))
+        if not targets:
+            continue
+        picture.paste(_overlay(image, row, colours), (x + TILE + _SEAM, y))
         left = x + TILE + _SEAM
         for number in sorted(set((row.get("atoms") or {"number": ()})["number"])):
             draw.ellipse((left, y - 14, left + 8, y - 6), fill=colours[number], outline="black")
@@ -78,9 +87,12 @@ def draw_samples(rows: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[s
     return stream.getvalue()
 
 
-def _grey(encoded: bytes) -> npt.NDArray[np.float64]:
-    values = np.asarray(Image.open(io.BytesIO(encoded)), dtype=np.float64)
-    return np.multiply(values, 255 / max(float(values.max()), 1.0))
+def _rgb(encoded: bytes) -> npt.NDArray[np.float64]:
+    image = Image.open(io.BytesIO(encoded))
+    if image.mode not in ("1", "L", "I", "I;16", "F"):
+        return np.asarray(image.convert("RGB"), dtype=np.float64)
+    values = np.asarray(image, dtype=np.float64)
+    return np.repeat(np.multiply(values, 255 / max(float(values.max()), 1.0))[..., None], 3, axis=2)
 
 
 def _tile(rgb: npt.NDArray[np.float64]) -> Image.Image:
@@ -93,8 +105,8 @@ def _tile(rgb: npt.NDArray[np.float64]) -> Image.Image:
     return tile
 
 
-def _overlay(grey: npt.NDArray[np.float64], row: Mapping[str, Any], colours: dict[int, str]) -> Image.Image:
-    rgb = np.repeat(grey[..., None], 3, axis=2)
+def _overlay(image: npt.NDArray[np.float64], row: Mapping[str, Any], colours: dict[int, str]) -> Image.Image:
+    rgb = image.copy()
     if row.get("mask") is not None:
         inside = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0
         rgb[inside] = 0.45 * rgb[inside] + 0.55 * _MASK_TINT
@@ -102,7 +114,7 @@ def _overlay(grey: npt.NDArray[np.float64], row: Mapping[str, Any], colours: dic
     atoms = row.get("atoms")
     if atoms is not None:
         draw = ImageDraw.Draw(tile)
-        factor = TILE / max(grey.shape)
+        factor = TILE / max(image.shape)
         # The heaviest last: it is what a column shows.
         for x, y, number in sorted(
             zip(atoms["x"], atoms["y"], atoms["number"], strict=True), key=lambda a: a[2]

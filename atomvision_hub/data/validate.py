@@ -142,6 +142,8 @@ class _Validation:
             if not isinstance(column, Column) or column.kind != "image":
                 continue
             for identifier, value in zip(ids, table.column(name).to_pylist(), strict=True):
+                if value is None:
+                    continue  # whether that is allowed was asked before
                 try:
                     Image.open(io.BytesIO(value["bytes"])).load()
                 except (OSError, ValueError, SyntaxError, TypeError) as problem:

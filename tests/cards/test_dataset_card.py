@@ -14,6 +14,7 @@ from atomvision_hub.cards.dataset import (
     LabelCounts,
     LabelFacts,
     SourceFacts,
+    ValueCounts,
     dataset_header,
     render_dataset_card,
 )
@@ -59,7 +60,7 @@ def facts(**changes: Any) -> DatasetFacts:
         "sources": (SourceFacts(**SOURCE),),
         "rejected": {"duplicate": 3, "two-dimensional": 2},
         "inputs": 105,
-        "split": {"by": "hash of the group (reduced formula)"},
+        "split": {"by": "hash of the group", "group": "reduced formula"},
         "seed": 0,
         "limit": None,
         "tiny": False,
@@ -146,3 +147,22 @@ def test_header_is_what_datasets_reads() -> None:
     assert infos["raw16"].splits["train"].num_examples == 70
     assert infos["default"].dataset_size == 1000
     assert infos["default"].download_size == 500
+
+
+def test_counts_name_the_frequent_values_and_sum_up_the_others() -> None:
+    counts = ValueCounts(
+        column="licence",
+        values=(("CC BY 4.0", {"train": 1200, "test": 30}), ("unknown", {"train": 0, "test": 2})),
+        others=7,
+    )
+    card = render_dataset_card(facts(counts=(counts,)), "a: 1")
+    assert "| `licence` | train | test | " in card
+    assert "| CC BY 4.0 | 1,200 | 30 | " in card
+    assert "| unknown | 0 | 2 | " in card
+    assert "7 rows have other values." in card
+    assert "## Counts" not in render_dataset_card(facts(), "a: 1")
+
+
+def test_splits_are_told_by_what_the_group_is() -> None:
+    card = render_dataset_card(facts(split={"by": "hash of the group", "group": "article"}), "a: 1")
+    assert "no article is in two splits" in card

@@ -131,3 +131,53 @@ def test_missing_values_are_found() -> None:
     index = table.column_names.index("number")
     table = table.set_column(index, "number", pa.array([1.0, None]))
     assert list(table_problems(Row, table)) == ["column 'number' has 1 missing value(s)"]
+
+
+class Sparse(Record):
+    id: Annotated[str, Column("string", "Identifier")]
+    image: Annotated[bytes | None, Column("image", "Picture, or none", nullable=True)]
+    raw: Annotated[bytes, Column("binary", "Bytes")]
+    bias: Annotated[float | None, Column("float64", "Bias", "V", nullable=True)]
+    names: Annotated[tuple[str, ...], Column("string", "Names", shape=(None,))]
+    pixel_size: Annotated[
+        npt.NDArray[np.float64] | None, Column("float64", "Pixel size", "Å/px", (2,), nullable=True)
+    ]
+
+
+def sparse(**changes: Any) -> Sparse:
+    values: dict[str, Any] = {
+        "id": "s0",
+        "image": encode_png(np.zeros((2, 2), np.uint8)),
+        "raw": b"\x00\xff",
+        "bias": -0.5,
+        "names": ("a", "b"),
+        "pixel_size": np.array([0.1, 0.2]),
+    }
+    return Sparse(**{**values, **changes})
+
+
+def test_missing_values_survive_where_they_may(tmp_path: Any) -> None:
+    rows = [sparse(), sparse(id="s1", image=None, bias=None, names=(), pixel_size=None)]
+    table = table_of(Sparse, rows).cast(arrow_schema(Sparse))
+    assert list(table_problems(Sparse, table)) == []
+    pq.write_table(table, tmp_path / "rows.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=str(tmp_path / "rows.parquet"), split="train")
+    assert loaded.features == features_of(Sparse)
+    assert loaded[0]["pixel_size"] == [0.1, 0.2]
+    assert loaded[0]["raw"] == b"\x00\xff"
+    assert [loaded[1][name] for name in ("image", "bias", "names", "pixel_size")] == [None, None, [], None]
+    assert "or null" in next(line.type for line in column_table(Sparse) if line.name == "bias")
+
+
+def test_missing_values_are_refused_elsewhere() -> None:
+    row = Sparse.model_construct(**{**sparse().__dict__, "raw": None})
+    with pytest.raises(AtomVisionError, match=r"column 'raw' .* is not nullable"):
+        table_of(Sparse, [row])
+    assert list(table_problems(Inner, pa.table({"values": pa.array([None], pa.list_(pa.float32()))}))) == [
+        "column 'values' has 1 missing value(s)"
+    ]
+
+
+def test_a_nullable_column_still_refuses_what_is_not_finite() -> None:
+    table = table_of(Sparse, [sparse(bias=float("nan"))])
+    assert list(table_problems(Sparse, table)) == ["column 'bias' has values that are not finite"]
