@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from atomvision_hub import __version__
-from atomvision_hub.errors import AtomVisionError
+from atomvision_hub.errors import AtomVisionError, UsageError
 
 #: Exit codes of all commands.
 DONE, FAILED, WRONG_USAGE, DONE_WITH_REJECTS = 0, 1, 2, 3
@@ -99,8 +99,20 @@ SourceOption = Annotated[
         "--source",
         "-s",
         help="'reference' (embedded crystals), 'jarvis:dft_2d|c2db|twod_matpd|alex_pbe_2d_all', or any file "
-        "or folder that ASE reads. Repeat to join several; duplicates are dropped.",
+        "or folder of the dataset's kind (structures, volumes, instrument files). Repeat to join several; "
+        "duplicates are dropped.",
     ),
+]
+_ARTICLES = "arxiv_figures"
+QueryOption = Annotated[
+    list[str],
+    typer.Option("--query", help="arXiv search, such as 'abs:\"scanning tunneling\"' (source 'query:...')."),
+]
+IdsOption = Annotated[
+    list[Path], typer.Option("--ids", help="File with one arXiv id a line (source 'ids:...').")
+]
+FeedOption = Annotated[
+    list[Path], typer.Option("--feed", help="Saved answer of the arXiv search, Atom XML (source 'feed:...').")
 ]
 OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Folder of the dataset; the Hub repository to the letter.")
@@ -115,27 +127,41 @@ ConfigOption = Annotated[
 
 @app.command(no_args_is_help=True)
 def build(
-    dataset: Annotated[str, typer.Argument(help="Which dataset: stem2d.")],
-    source: SourceOption,
+    dataset: Annotated[
+        str, typer.Argument(help="Which dataset: stem2d, stm2d, arxiv_figures, experimental_tem.")
+    ],
     out: OutOption,
-    config: ConfigOption = ["default"],  # noqa: B006 - typer copies it
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N crystals.")] = None,
+    source: SourceOption = [],  # noqa: B006 - typer copies it
+    config: ConfigOption = ["default"],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N inputs.")] = None,
     num_proc: Annotated[
         int, typer.Option(min=1, help="Worker processes; the bytes do not depend on it.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="A few crystals and small images, in seconds.")
-    ] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A few inputs and small images, in seconds.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted build.")] = True,
     store_dir: Annotated[
         Path | None, typer.Option(help="Folder that holds the downloaded files of jarvis-tools.")
     ] = None,
     split_file: Annotated[
-        Path | None, typer.Option(help="JSON file with a split to use instead of the hash of the formula.")
+        Path | None, typer.Option(help="JSON file with a split to use instead of the hash of the group.")
     ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where downloads and computed volumes are kept; default ~/.cache/atomvision."),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Make the shards on a Dask cluster: tcp://host:port, or a YAML file of a queue."),
+    ] = None,
+    query: QueryOption = [],  # noqa: B006
+    ids: IdsOption = [],  # noqa: B006
+    feed: FeedOption = [],  # noqa: B006
+    jarvis_arxiv: Annotated[
+        bool, typer.Option("--jarvis-arxiv", help="The arXiv dump of jarvis-tools (source 'jarvis:arxiv').")
+    ] = False,
 ) -> None:
-    """Build a dataset from crystals.
+    """Build a dataset: from crystals, from articles, or from instrument files.
 
     Exit code 3 means done, but some inputs were rejected: rejected.parquet says which and why.
 
@@ -144,11 +170,19 @@ def build(
     from atomvision_hub.data.build import BuildOptions
     from atomvision_hub.data.builders import load_builder
 
+    articles = [f"query:{text}" for text in query] + [f"ids:{path}" for path in ids]
+    articles += [f"feed:{path}" for path in feed] + ["jarvis:arxiv"] * jarvis_arxiv
+    if articles and dataset != _ARTICLES:
+        raise UsageError(f"--query, --ids, --feed and --jarvis-arxiv are for {_ARTICLES}, not for {dataset}")
+    if not source and not articles:
+        raise UsageError(
+            f"nothing to build {dataset} from; give --source (atomvision build --help lists them)"
+        )
     builder = load_builder(dataset)
     report = builder.build(
         BuildOptions(
             dataset=dataset,
-            sources=list(source),
+            sources=[*source, *articles],
             out=out,
             configs=list(config),
             limit=limit,
@@ -158,6 +192,8 @@ def build(
             resume=resume,
             store_dir=store_dir,
             split_file=split_file,
+            cache_dir=cache_dir,
+            dask=dask,
         )
     )
     for name, splits in report.rows.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from atomvision_hub.cards.dataset import CardText, SourceFacts
@@ -100,7 +100,7 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
             if kept:
                 say(f"{builder.name}: {kept} finished shard(s) kept, {len(todo)} to make")
             with Steps(builder.name, sum(len(task.ids) for task in todo), "inputs") as advance:
-                for task, result in run_tasks(maker, todo, options.num_proc):
+                for task, result in _run(maker, todo, options):
                     workspace.record(task, result)
                     results[task] = result
                     advance(len(task.ids))
@@ -132,6 +132,16 @@ def run_build(builder: DatasetBuilder, options: BuildOptions) -> BuildReport:
         shards_kept=kept,
         warnings=plan.warnings,
     )
+
+
+def _run(
+    maker: ShardMaker, todo: Sequence[ShardTask], options: BuildOptions
+) -> Iterator[tuple[ShardTask, ShardResult]]:
+    if options.dask is None:
+        return run_tasks(maker, todo, options.num_proc)
+    from atomvision_hub.data.dask_engine import run_on_dask
+
+    return run_on_dask(maker, todo, options.dask)
 
 
 def _ordered(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

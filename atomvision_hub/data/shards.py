@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -72,6 +72,7 @@ class ShardContext:
     options: BuildOptions
     configs: Mapping[str, Mapping[str, Any]]
     schemas: Mapping[str, pa.Schema]
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 class ShardMaker:

@@ -99,8 +99,12 @@ class Workspace:
         #: The configs to make: those asked for and those an interrupted build left.
         self.configs = {**(unfinished["configs"] if unfinished else {}), **configs}
         write_json(self.state / "build.json", {"identity": self.identity, "configs": self.configs})
-        for leftover in folder.glob("data/*/.*.part"):
-            leftover.unlink()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what killed workers left half written."""
+        for leftover in self.folder.glob("data/*/.*.part"):
+            leftover.unlink(missing_ok=True)
 
     def _read_state(self) -> dict[str, Any] | None:
         try:
@@ -157,6 +161,7 @@ class Workspace:
 
     def close(self) -> None:
         """Remove the state: the dataset is finished."""
+        self._sweep()
         shutil.rmtree(self.state, ignore_errors=True)
 
 
