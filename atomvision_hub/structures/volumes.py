@@ -1,0 +1,197 @@
+"""Volumes that other codes wrote: densities and potentials on the grid of a crystal's cell.
+
+ASE reads them: it is here already, knows both formats with their variants (spin blocks, augmentation charges,
+CASTEP's repeated end points), and gives its atoms as the rest of the package wants them. What it leaves open
+is done here: units, the origin of a cube, and files that are cut off or far too large.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import math
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import ase
+import numpy as np
+import numpy.typing as npt
+from ase.units import Bohr, Hartree
+
+from atomvision_hub.errors import CrystalError, UsageError
+
+Kind = Literal["density", "potential"]
+
+#: Unpacked bytes; what an input claims beyond that is a mistake or an attack (a PARCHG has 18 bytes a value).
+LARGEST = 2**30
+_VASP_NAME = re.compile(r"(PARCHG|CHGCAR|LOCPOT|CHG)", re.IGNORECASE)
+_UNITS = {"density": "e/Å^3", "potential": "eV"}
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A quantity on a periodic grid.
+
+    Attributes
+    ----------
+    values
+        float64 [na, nb, nc]: at fractions (i / na, j / nb, k / nc) of the cell, counted from `origin`; the
+        end points are not repeated.
+    atoms
+        The crystal, periodic along all cell vectors.
+    unit
+        ``"e/Å^3"`` or ``"eV"``.
+    kind
+        ``"density"`` or ``"potential"``.
+    spin
+        Spin up minus spin down, like `values`; ``None`` without (collinear) spin.
+    source
+        Name and format of the file.
+    origin
+        Cartesian point of ``values[0, 0, 0]``, in Å.
+    """
+
+    values: npt.NDArray[np.float64]
+    atoms: ase.Atoms
+    unit: str
+    kind: Kind
+    spin: npt.NDArray[np.float64] | None = None
+    source: str = ""
+    origin: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether the name says that `read_volume` knows the format."""
+    name = path.name.removesuffix(".gz")
+    return name.lower().endswith((".cube", ".cub")) or _VASP_NAME.search(name) is not None
+
+
+def read_volume(path: str | Path, *, kind: Kind | None = None) -> Volume:
+    """Read a volume: VASP PARCHG, CHG, CHGCAR, LOCPOT or a Gaussian cube, plain or packed with gzip.
+
+    Parameters
+    ----------
+    path
+        The file; its name says the format (``.cube``, ``.cub`` or one of VASP's names, ``.gz`` behind it).
+    kind
+        What it holds. By default a potential for names with LOCPOT, else a density.
+
+    Returns
+    -------
+    Volume
+        Densities in e/Å^3 (VASP files hold them times the cell's volume, cubes in e/bohr^3), potentials in eV
+        (cubes: hartree). Of several densities in one file the first is returned.
+
+    Raises
+    ------
+    CrystalError
+        With step ``"read"`` when the file is missing, damaged, cut off or too large.
+    UsageError
+        When the name tells no known format or `kind` is unknown.
+    """
+    path = Path(path)
+    if kind is not None and kind not in get_args(Kind):
+        raise UsageError(f"kind must be 'density' or 'potential', not {kind!r}")
+    if not is_volume_file(path):
+        raise UsageError(
+            f"{path.name}: not a known volume; give a VASP PARCHG, CHG, CHGCAR, LOCPOT or a .cube file"
+        )
+    kind = kind or ("potential" if "LOCPOT" in path.name.upper() else "density")
+    with _told(path), warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of text that is no number
+        cube = path.name.lower().removesuffix(".gz").endswith((".cube", ".cub"))
+        volume = (_read_cube if cube else _read_vasp)(path, kind)
+    if not np.isfinite(volume.values).all():
+        raise CrystalError(f"{path.name} cannot be read: it holds values that are not numbers", step="read")
+    return volume
+
+
+def _read_vasp(path: Path, kind: Kind) -> Volume:
+    from ase.calculators.vasp import VaspChargeDensity
+    from ase.io.vasp import read_vasp_configuration
+
+    with _unpacked(path) as file:
+        with file.open(encoding="utf-8") as stream:
+            read_vasp_configuration(stream)
+            stream.readline()
+            _check_grid(stream.readline().split(), file.stat().st_size)
+        found = VaspChargeDensity(str(file))
+    atoms, blocks = found.atoms[0], [found.chg[0], *found.chgdiff]
+    atoms.pbc = True
+    if kind == "density":
+        values, spin = blocks[0], blocks[1] if len(blocks) == 2 else None
+    else:
+        # ASE divides every volume by that of the cell; of a potential the blocks are spin up and spin down.
+        blocks = [block * atoms.get_volume() for block in blocks]
+        values, spin = blocks[0], None
+        if len(blocks) == 2:
+            values, spin = (blocks[0] + blocks[1]) / 2, blocks[0] - blocks[1]
+    return Volume(values, atoms, _UNITS[kind], kind, spin, f"{path.name} (VASP)")
+
+
+def _read_cube(path: Path, kind: Kind) -> Volume:
+    from ase.io.cube import read_cube
+
+    with _unpacked(path) as file:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    lines = io.StringIO(text)
+    _check_grid([line.split()[0] for line in text.splitlines()[3:6]], len(text))
+    found: dict[str, Any] = read_cube(lines)
+    atoms = found["atoms"]
+    atoms.pbc = True
+    scale = Bohr**-3 if kind == "density" else Hartree
+    return Volume(
+        np.ascontiguousarray(found["data"], dtype=np.float64) * scale,
+        atoms,
+        _UNITS[kind],
+        kind,
+        None,
+        f"{path.name} (cube)",
+        np.asarray(found["origin"], dtype=np.float64),
+    )
+
+
+def _check_grid(words: list[str], size: int) -> None:
+    """Raise unless the file is long enough for its grid: nothing is allocated for a header alone."""
+    grid = [int(word) for word in words]
+    if len(grid) != 3 or min(grid) < 1:
+        raise ValueError(f"its grid is {' x '.join(words) or 'missing'}; three positive numbers are needed")
+    if 2 * math.prod(grid) > size:
+        raise ValueError(f"it is cut off: too short for a grid of {' x '.join(words)}")
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """Yield the file itself or, of a packed one, a copy that is gone afterwards; both of bounded size."""
+    if path.suffix.lower() != ".gz":
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST / 2**30:g} GiB; write a coarser grid")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="atomvision-volume-") as folder:
+        copy, written = Path(folder) / "volume", 0
+        with gzip.open(path) as packed, copy.open("wb") as plain:
+            while block := packed.read(2**20):
+                written += len(block)
+                if written > LARGEST:
+                    raise ValueError(f"it unpacks to more than {LARGEST / 2**30:g} GiB")
+                plain.write(block)
+        yield copy
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn whatever a reader raises into one line with the name of the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CrystalError(f"{path}: no such file", step="read") from None
+    except Exception as problem:  # noqa: BLE001  # ASE's readers raise whatever their parsing meets
+        reason = " ".join(str(problem).split()) or "damaged or cut off"
+        raise CrystalError(f"{path.name} cannot be read: {reason[:200]}", step="read") from None
