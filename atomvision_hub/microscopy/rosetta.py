@@ -1,0 +1,235 @@
+"""The adapter of rosettasciio (optional, GPL): the only module that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomvision_hub.errors import MissingExtraError
+from atomvision_hub.microscopy.calibration import angstrom, is_angle, per_angstrom
+from atomvision_hub.microscopy.frame import Kind, MicroscopyError, Signal, check_size, plain
+
+_MISSING = "{} needs rosettasciio; pip install 'atomvision-hub[microscopy]'"
+_MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 12: 2, 101: 1}
+_STEM_DETECTORS = ("HAADF", "ADF", "BF", "DF", "DF2", "DF4", "DF-S", "DF-I", "DF-O", "ABF", "DPC")
+
+
+def read_dm(path: Path) -> list[Signal]:
+    """Return the images of a DM3 or DM4 file of DigitalMicrograph."""
+    with _quiet(path):
+        from rsciio.digitalmicrograph import file_reader
+
+        return [_signal(found, path) for found in file_reader(str(path))]
+
+
+def read_tia(path: Path) -> list[Signal]:
+    """Return the images of a SER file, or of all SER files that belong to an EMI file."""
+    if path.suffix.lower() == ".emi" and not companions(path):
+        raise MicroscopyError("is a header alone; put its .ser files beside it")
+    for file in companions(path) if path.suffix.lower() == ".emi" else [path]:
+        _check_ser(file)
+    with _quiet(path):
+        from rsciio.tia import file_reader
+
+        return [_signal(found, path) for found in file_reader(str(path))]
+
+
+def companions(path: Path) -> list[Path]:
+    """Return the SER files of an EMI file: ``name_1.ser``, ``name_2.ser``, ..."""
+    return sorted(
+        file
+        for file in path.parent.iterdir()
+        if file.suffix.lower() == ".ser"
+        and file.stem.startswith(f"{path.stem}_")
+        and file.stem[len(path.stem) + 1 :].isdigit()
+    )
+
+
+def read_mrc(path: Path) -> list[Signal]:
+    """Return the frames of an MRC file."""
+    _check_mrc(path)
+    with _quiet(path):
+        from rsciio.mrc import file_reader
+
+        return [_signal(found, path) for found in file_reader(str(path))]
+
+
+def read_emd(path: Path) -> list[Signal]:
+    """Return the images of a Velox or Berkeley EMD file."""
+    with _quiet(path):
+        from rsciio.emd import file_reader
+
+        velox = _check_hdf5(path)
+        # Spectrum streams are not even opened.
+        found = file_reader(str(path), select_type="images") if velox else file_reader(str(path))
+        return [_signal(signal, path) for signal in found]
+
+
+@contextlib.contextmanager
+def _quiet(path: Path) -> Iterator[None]:
+    """Keep the remarks of a reader to itself, and tell of its absence in one line."""
+    try:
+        logging.getLogger("rsciio").setLevel(logging.CRITICAL)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except ModuleNotFoundError as problem:
+        if problem.name and problem.name.split(".")[0] in ("rsciio", "h5py", "dask"):
+            raise MissingExtraError(_MISSING.format(path.name)) from None
+        raise
+
+
+def _signal(found: Mapping[str, Any], path: Path) -> Signal:
+    metadata = _mapped(found)
+    axes = [dict(axis) for axis in found["axes"]]
+    data = found["data"]
+    shape = getattr(data, "shape", ())
+    check_size(shape, data.dtype.itemsize)
+    data = np.asarray(data)
+    # Berkeley EMD comes transposed: what a file calls x lies along columns, whatever the order of its axes.
+    names = [str(axis.get("name", "")).casefold() for axis in axes]
+    if names[-2:] == ["x", "y"]:
+        data, axes = data.swapaxes(-1, -2), [*axes[:-2], axes[-1], axes[-2]]
+    name = str(metadata.get("General", {}).get("title") or "")
+    what = repr(name) if name and name != path.stem else "it"
+    signal_type = str(metadata.get("Signal", {}).get("signal_type") or "")
+    if signal_type in ("EELS", "EDS_TEM", "EDS_SEM", "CL") or any(
+        str(axis.get("units")) in ("eV", "keV") for axis in axes
+    ):
+        raise MicroscopyError(f"holds a spectrum ({signal_type or 'energies'}), not an image", step="content")
+    if data.ndim > 3:
+        told = " x ".join(str(length) for length in shape)
+        raise MicroscopyError(
+            f"{what} is a {told} data cube (4D-STEM or a map), not an image", step="content"
+        )
+    scale, diffraction = _scale(axes)
+    return Signal(
+        data,
+        scale,
+        name,
+        "diffraction" if diffraction else _kind(metadata, name),
+        {"original_metadata": plain(found.get("original_metadata") or {}), "metadata": plain(metadata)},
+    )
+
+
+def _mapped(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the reader's metadata with the `mapping` applied that it returns beside it."""
+    metadata = dict(found.get("metadata") or {})
+    for source, (target, convert) in (found.get("mapping") or {}).items():
+        value: Any = found.get("original_metadata")
+        for key in source.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None:
+            continue
+        try:
+            value = convert(value) if convert else value
+        except Exception:  # noqa: BLE001, S112  # a tag of unexpected form: it stays in original_metadata
+            continue
+        *folders, last = target.split(".")
+        place = metadata
+        for folder in folders:
+            inner = place.get(folder)
+            place[folder] = dict(inner) if isinstance(inner, Mapping) else {}
+            place = place[folder]
+        if value is not None:
+            place[last] = value
+    return metadata
+
+
+def _scale(axes: list[dict[str, Any]]) -> tuple[tuple[float, float] | None, bool]:
+    """Return the lengths of a pixel, and whether they are reciprocal."""
+    if len(axes) < 2:
+        return None, False
+    facts = [(float(axis.get("scale") or 0), str(axis.get("units") or "")) for axis in axes[-2:]]
+    real = [angstrom(*fact) for fact in facts]
+    reciprocal = [per_angstrom(*fact) for fact in facts]
+    if real[0] is not None and real[1] is not None:
+        return (real[0], real[1]), False
+    if reciprocal[0] is not None and reciprocal[1] is not None:
+        return (reciprocal[0], reciprocal[1]), True
+    return None, any(is_angle(unit) for _, unit in facts)
+
+
+def _kind(metadata: Mapping[str, Any], name: str) -> Kind | None:
+    instrument = metadata.get("Acquisition_instrument") or {}
+    if "SEM" in instrument:
+        return "sem"
+    mode = str((instrument.get("TEM") or {}).get("acquisition_mode", "")).upper()
+    if mode in ("TEM", "STEM", "SEM"):
+        return {"TEM": "tem", "STEM": "stem", "SEM": "sem"}[mode]  # type: ignore[return-value]
+    return "stem" if name.upper() in _STEM_DETECTORS else None
+
+
+def _check_mrc(path: Path) -> None:
+    """Compare what the header declares with the length of the file (MRC2014)."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header = stream.read(1024)
+    if len(header) < 1024:
+        raise MicroscopyError("is shorter than the header of an MRC file; copy it again")
+    for order in "<>":
+        columns, rows, sections, mode = struct.unpack(f"{order}4i", header[:16])
+        extended = struct.unpack(f"{order}i", header[92:96])[0]
+        if mode in _MRC_BYTES and min(columns, rows, sections) > 0 <= extended:
+            break
+    else:
+        raise MicroscopyError("is no MRC file: neither its shape nor its mode is one", step="format")
+    if mode in (3, 4):
+        raise MicroscopyError("holds complex numbers (a Fourier transform), not intensities", step="content")
+    check_size((sections, rows, columns), _MRC_BYTES[mode])
+    needed = 1024 + extended + columns * rows * sections * _MRC_BYTES[mode]
+    if needed > size:
+        raise MicroscopyError(
+            f"is cut short: {size:,} of {needed:,} bytes; copy it again from the instrument"
+        )
+
+
+def _check_ser(path: Path) -> None:
+    """Compare the number of elements that a SER header declares with the length of the file."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header = stream.read(30)
+    if len(header) < 30:
+        raise MicroscopyError(f"is cut short: {path.name} has {size} bytes; copy it again")
+    kind, _tag, total, valid = struct.unpack("<4i", header[6:22])
+    if kind == 0x4120:
+        raise MicroscopyError("holds spectra, not images", step="content")
+    if not 0 <= valid <= total or 4 * total > size:
+        raise MicroscopyError(f"declares {total:,} images in {size:,} bytes; copy it again")
+
+
+def _check_hdf5(path: Path) -> bool:
+    """Tell whether an EMD file is one of Velox, refusing what HDF5 allows and no microscope writes.
+
+    Links into other files and data stored outside could read any file of this machine; a declared shape costs
+    nothing until it is unfolded.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        total = 0
+
+        def visit(name: str, link: Any) -> None:
+            nonlocal total
+            if isinstance(link, h5py.ExternalLink):
+                raise MicroscopyError(f"links to another file at {name}; such files are not followed")
+            if not isinstance(link, h5py.HardLink):
+                return
+            entry = file[name]
+            if isinstance(entry, h5py.Dataset) and entry.shape is not None:
+                if entry.external or entry.is_virtual:
+                    raise MicroscopyError(f"keeps {name} in another file; such files are not followed")
+                check_size(entry.shape if entry.ndim < 3 else (entry.size, 1, 1), entry.dtype.itemsize)
+                total += entry.size * entry.dtype.itemsize
+                check_size((total, 1, 1), 1)
+
+        file.visititems_links(visit)
+        return "Version" in file and "Data" in file
