@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 BiasReference = Literal["band_edge", "fermi"]
 
-#: Heights that are kept of a volume, in Å above the topmost atom; a tip comes into hollows, not farther.
+#: Heights that are kept of a volume, in Å above the topmost atom; no tip comes deeper.
 LOWEST, HIGHEST = -1.0, 8.0
 #: Vacuum (Å) without which there is no surface.
 _MIN_GAP = 4.0
@@ -149,51 +149,53 @@ class LocalDensity:
     def surface(self, isovalue: float) -> tuple[Array, npt.NDArray[np.bool_]]:
         """Return the height in Å at which the density falls to `isovalue` (e/Å^3) for good.
 
-        The outermost crossing, log-linear between planes. Above the hollows of graphene or below a large
-        isovalue there is none: there it is the height of greatest density, to which the crossing tends.
+        The outermost crossing above the topmost atom, log-linear between planes. Where the density stays
+        below `isovalue` (hollows of graphene) it is the height of greatest density, to which the crossing
+        tends.
 
         Returns
         -------
         heights, reached
             Å above the topmost atom and whether there is a crossing, both [na, nb].
         """
-        last = len(self.heights) - 1
-        dense = self.values >= isovalue
+        first = max(0, int(np.searchsorted(self.heights, _FLAT)) - 1)
+        heights, values = self.heights[first:], self.values[:, :, first:]
+        last = len(heights) - 1
+        dense = values >= isovalue
         reached = np.asarray(dense.any(axis=2))
         if dense[:, :, last].any() or not reached.any():
             raise UsageError(
                 f"the surface of {isovalue:.3g} e/Å^3 lies outside this density, which reaches from "
-                f"{self.heights[0]:.2f} to {self.heights[-1]:.2f} Å above the topmost atom; "
-                f"choose another isovalue (its mean at 2 Å is {self.plane(2.0).mean():.3g} e/Å^3)"
+                f"{heights[0]:.2f} to {heights[-1]:.2f} Å above the topmost atom; choose another isovalue"
             )
         below = np.where(reached, last - np.argmax(dense[:, :, ::-1], axis=2), 0)
-        lower, upper = self._log_at(below), self._log_at(below + 1)
-        start = self.heights[below]
+        lower, upper = _log_at(values, below), _log_at(values, below + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (lower - math.log(isovalue)) / (lower - upper)
-            crossing = start + share * (self.heights[below + 1] - start)
-        return np.where(reached, crossing, self._densest()), reached
+        crossing = heights[below] + share * (heights[below + 1] - heights[below])
+        return np.maximum(np.where(reached, crossing, _densest(heights, values)), 0.0), reached
 
-    def _densest(self) -> Array:
-        """Return the height of greatest density in Å, [na, nb]: a vertex through three planes."""
-        best = np.argmax(self.values, axis=2)
-        inner = np.clip(best, 1, len(self.heights) - 2)
-        low, mid, high = (self._log_at(inner + step) for step in (-1, 0, 1))
-        bend = low - 2 * mid + high
-        vertex = np.divide(low - high, 2 * bend, out=np.zeros_like(bend), where=bend < 0)
-        step = (self.heights[inner + 1] - self.heights[inner - 1]) / 2
-        return np.asarray(self.heights[best] + np.where(best == inner, vertex * step, 0.0))
 
-    def _log_at(self, index: npt.NDArray[np.int64]) -> Array:
-        """Return the logarithm of the density at one plane of every grid point, [na, nb]."""
-        return np.asarray(
-            np.log(positive(np.take_along_axis(self.values, index[:, :, None], axis=2)[:, :, 0]))
-        )
+def _densest(heights: Array, values: Array) -> Array:
+    """Return the height of greatest density, [na, nb]: the vertex of a parabola through three planes."""
+    best = np.argmax(values, axis=2)
+    inner = np.clip(best, 1, len(heights) - 2)
+    low, mid, high = (_log_at(values, inner + step) for step in (-1, 0, 1))
+    bend = low - 2 * mid + high
+    vertex = np.divide(low - high, 2 * bend, out=np.zeros_like(bend), where=bend < 0)
+    step = (heights[inner + 1] - heights[inner - 1]) / 2
+    return np.asarray(heights[best] + np.where(best == inner, vertex * step, 0.0))
+
+
+def _log_at(values: Array, index: npt.NDArray[np.int64]) -> Array:
+    """Return the logarithm of the density at one plane of every grid point, [na, nb]."""
+    chosen = np.take_along_axis(values, index[:, :, None], axis=2)[:, :, 0]
+    return np.asarray(np.log(positive(chosen)))
 
 
 def positive(values: npt.NDArray[Any]) -> Array:
     """Return values whose logarithm exists: Fourier grids dip below zero where nearly nothing is."""
-    return np.maximum(values, 1e-30, dtype=np.float64)
+    return np.asarray(np.maximum(values, 1e-30), dtype=np.float64)
 
 
 def _above(volume: Volume) -> tuple[Array, Array, Atoms, tuple[float, float]]:

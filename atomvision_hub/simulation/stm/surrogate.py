@@ -46,7 +46,7 @@ def surrogate_density(atoms: Atoms, *, kappa: float = KAPPA, spacing: float = 0.
     cell = np.asarray(atoms.cell.array[:2, :2])
     shape = tuple(int(np.ceil(length / spacing)) for length in np.linalg.norm(cell, axis=1))
     inverse = np.linalg.inv(cell)
-    heights = np.arange(-10, 61) * 0.1
+    heights = np.linspace(-1.0, 6.0, 71)
     positions = atoms.positions - [0, 0, atoms.positions[:, 2].max()]
     fractions = np.stack(np.meshgrid(*(np.arange(n) / n for n in shape), indexing="ij"), axis=-1)
     points = fractions.reshape(-1, 2) @ cell
