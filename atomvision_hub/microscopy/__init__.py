@@ -1,6 +1,6 @@
 """Instrument files -> images with their calibration and metadata."""
 
 from atomvision_hub.microscopy.frame import KINDS, MicroscopeImage, MicroscopyError
-from atomvision_hub.microscopy.readers import FORMATS, read_images
+from atomvision_hub.microscopy.readers import FORMATS, companions, read_images
 
-__all__ = ["FORMATS", "KINDS", "MicroscopeImage", "MicroscopyError", "read_images"]
+__all__ = ["FORMATS", "KINDS", "MicroscopeImage", "MicroscopyError", "companions", "read_images"]

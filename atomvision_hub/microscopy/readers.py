@@ -122,6 +122,11 @@ def read_images(
     return chosen
 
 
+def companions(path: Path) -> list[Path]:
+    """Return the files that belong to an instrument file and are read with it: the SER files of an EMI file."""
+    return rosetta.companions(path) if path.suffix.lower() == ".emi" else []
+
+
 def format_of(path: Path) -> Format:
     """Return the format of a file by its suffix and first bytes.
 
