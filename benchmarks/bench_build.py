@@ -36,7 +36,7 @@ from _machine import machine_facts
 from PIL import Image
 
 from atomvision_hub._files import write_json
-from atomvision_hub.data import BuildOptions, BuildReport, load_builder, plan, shards
+from atomvision_hub.data import BuildOptions, BuildReport, crystals, load_builder, plan, shards
 from atomvision_hub.data import build as engine
 from atomvision_hub.data.png import encode_png
 
@@ -91,12 +91,12 @@ def timed_build(options: BuildOptions, clock: Clock) -> BuildReport:
         from jarvis.db import figshare  # noqa: F401
 
         from atomvision_hub.structures import Structures
-    clock.watch(stem2d, "load_structures", "open source")
+    clock.watch(crystals, "load_structures", "open source")
     clock.watch(Structures, "__getitem__", "parse")
     clock.watch(stem2d, "check_crystal", "check")
     clock.watch(stem2d, "flat_layer", "check")
     clock.watch(stem2d, "material_columns", "labels")
-    clock.watch(stem2d, "duplicates", "duplicates")
+    clock.watch(crystals, "duplicates", "duplicates")
     clock.watch(stem2d, "simulate_stem", "render")
     clock.watch(stem2d, "to_grey", "render")
 

@@ -7,11 +7,12 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import ase
 import numpy as np
+import numpy.typing as npt
 from ase.data import atomic_numbers
 
 from atomvision_hub._files import sha256_file
@@ -56,7 +57,7 @@ class JarvisSource:
         self.name = f"jarvis:{name}"
         self._key = name
         self._path, self._url, entries = _load(name, store_dir)
-        self._entries: dict[str, dict[str, Any]] = {}
+        self._entries: dict[str, _Packed | dict[str, Any]] = {}
         for index, entry in enumerate(entries):
             source_id = str(
                 entry.get("material_id") or entry.get("jid") or entry.get("id") or f"{name}-{index}"
@@ -64,7 +65,8 @@ class JarvisSource:
             # A database that repeats an id must not lose a structure.
             while source_id in self._entries:
                 source_id += "'"
-            self._entries[source_id] = entry
+            self._entries[source_id] = _pack(entry)
+            entries[index] = {}  # freed as we go: as Python numbers, 100,000 crystals fill a gigabyte
         self.ids = tuple(self._entries)
 
     def info(self) -> SourceInfo:
@@ -78,38 +80,65 @@ class JarvisSource:
 
     def formula(self, source_id: str) -> str:
         """Return the reduced formula from the entry's elements."""
-        return reduced_formula(self._numbers(source_id))
+        return reduced_formula(self._open(source_id).numbers.tolist())
 
     def atoms(self, source_id: str) -> ase.Atoms:
         """Make one crystal from its entry."""
-        numbers = self._numbers(source_id)
-        entry = self._entries[source_id]["atoms"]
-        try:
-            cell = np.array(entry["lattice_mat"], dtype=float).reshape(3, 3)
-            coordinates = np.array(entry["coords"], dtype=float).reshape(len(numbers), 3)
-            positions = coordinates if entry.get("cartesian") else coordinates @ cell
-        except (KeyError, TypeError, ValueError) as problem:
-            raise CrystalError(
-                f"{self.name}: entry {source_id} is malformed: {problem}", step="read"
-            ) from None
-        atoms = ase.Atoms(numbers=numbers, positions=positions, cell=cell, pbc=True)
-        if "abc" in entry and "angles" in entry:
+        packed = self._open(source_id)
+        positions = packed.coordinates if packed.cartesian else packed.coordinates @ packed.cell
+        atoms = ase.Atoms(numbers=packed.numbers, positions=positions, cell=packed.cell, pbc=True)
+        if packed.source_cell is not None:
             # The paper's labels come from these numbers, not from the vectors.
-            a, b, gamma = entry["abc"][0], entry["abc"][1], entry["angles"][2]
-            remember_source_cell(atoms, (float(a), float(b), float(gamma)))
+            remember_source_cell(atoms, packed.source_cell)
         return atoms
 
-    def _numbers(self, source_id: str) -> list[int]:
-        try:
-            return [
-                atomic_numbers[symbol.strip()] for symbol in self._entries[source_id]["atoms"]["elements"]
-            ]
-        except KeyError as problem:
-            raise CrystalError(
-                f"{self.name}: entry {source_id} has an unknown element or key {problem}"
-            ) from None
-        except (TypeError, AttributeError):
-            raise CrystalError(f"{self.name}: entry {source_id} has no atoms", step="read") from None
+    def _open(self, source_id: str) -> _Packed:
+        entry = self._entries[source_id]
+        return entry if isinstance(entry, _Packed) else _parse(entry, f"{self.name}: entry {source_id}")
+
+
+class _Packed(NamedTuple):
+    """One entry without its Python numbers."""
+
+    numbers: npt.NDArray[np.uint8]
+    coordinates: npt.NDArray[np.float64]
+    cartesian: bool
+    cell: npt.NDArray[np.float64]
+    source_cell: tuple[float, float, float] | None
+
+
+def _pack(entry: dict[str, Any]) -> _Packed | dict[str, Any]:
+    """Return an entry packed; a malformed one as it is, so that its error comes when it is opened."""
+    try:
+        return _parse(entry, "")
+    except CrystalError:
+        return entry
+
+
+def _parse(entry: dict[str, Any], what: str) -> _Packed:
+    """Read one entry.
+
+    Raises
+    ------
+    CrystalError
+        When it is malformed; the message begins with `what`.
+    """
+    try:
+        numbers = [atomic_numbers[symbol.strip()] for symbol in entry["atoms"]["elements"]]
+    except KeyError as problem:
+        raise CrystalError(f"{what} has an unknown element or key {problem}") from None
+    except (TypeError, AttributeError):
+        raise CrystalError(f"{what} has no atoms", step="read") from None
+    atoms = entry["atoms"]
+    try:
+        cell = np.array(atoms["lattice_mat"], dtype=float).reshape(3, 3)
+        coordinates = np.array(atoms["coords"], dtype=float).reshape(len(numbers), 3)
+        stated = None
+        if "abc" in atoms and "angles" in atoms:
+            stated = (float(atoms["abc"][0]), float(atoms["abc"][1]), float(atoms["angles"][2]))
+    except (KeyError, TypeError, ValueError, IndexError) as problem:
+        raise CrystalError(f"{what} is malformed: {problem}", step="read") from None
+    return _Packed(np.array(numbers, np.uint8), coordinates, bool(atoms.get("cartesian")), cell, stated)
 
 
 def _load(name: str, store_dir: Path | None) -> tuple[Path, str, list[dict[str, Any]]]:
