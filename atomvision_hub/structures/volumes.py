@@ -1,8 +1,8 @@
 """Volumes that other codes wrote: densities and potentials on the grid of a crystal's cell.
 
-ASE reads them: it is here already, knows both formats with their variants (spin blocks, augmentation charges,
-CASTEP's repeated end points), and gives its atoms as the rest of the package wants them. What it leaves open
-is done here: units, the origin of a cube, and files that are cut off or far too large.
+ASE reads them: it is here already, knows both formats with their variants (species lines, CASTEP's repeated
+end points, labels of cubes), and gives its atoms as the rest of the package wants them. What it leaves open
+is done here: units, the origin of a cube, the spin blocks of VASP, files that are cut off or far too large.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Volume:
     kind
         ``"density"`` or ``"potential"``.
     spin
-        Spin up minus spin down, like `values`; ``None`` without (collinear) spin.
+        Spin up minus spin down, like `values`; ``None`` without (collinear) spin. `values` is their sum for
+        a density, their mean for a potential.
     source
         Name and format of the file.
     origin
@@ -113,26 +114,44 @@ def read_volume(path: str | Path, *, kind: Kind | None = None) -> Volume:
 
 
 def _read_vasp(path: Path, kind: Kind) -> Volume:
-    from ase.calculators.vasp import VaspChargeDensity
     from ase.io.vasp import read_vasp_configuration
 
     with _unpacked(path) as file:
         with file.open(encoding="utf-8") as stream:
-            read_vasp_configuration(stream)
+            atoms = read_vasp_configuration(stream)
             stream.readline()
-            _check_grid(stream.readline().split(), file.stat().st_size)
-        found = VaspChargeDensity(str(file))
-    atoms, blocks = found.atoms[0], [found.chg[0], *found.chgdiff]
+            grid = stream.readline()
+            _check_grid(grid.split(), file.stat().st_size)
+        first, *more = _blocks(file, grid)
     atoms.pbc = True
+    # A density comes as sum and difference, a potential as spin up and spin down; three more blocks are the
+    # directions of a magnetisation, not its two signs.
+    values, spin = first, more[0] if len(more) == 1 else None
     if kind == "density":
-        values, spin = blocks[0], blocks[1] if len(blocks) == 2 else None
-    else:
-        # ASE divides every volume by that of the cell; of a potential the blocks are spin up and spin down.
-        blocks = [block * atoms.get_volume() for block in blocks]
-        values, spin = blocks[0], None
-        if len(blocks) == 2:
-            values, spin = (blocks[0] + blocks[1]) / 2, blocks[0] - blocks[1]
+        size = atoms.get_volume()
+        values, spin = values / size, None if spin is None else spin / size
+    elif spin is not None:
+        values, spin = (first + spin) / 2, first - spin
     return Volume(values, atoms, _UNITS[kind], kind, spin, f"{path.name} (VASP)")
+
+
+def _blocks(file: Path, grid: str) -> list[npt.NDArray[np.float64]]:
+    """Return the blocks of numbers behind every line that repeats the grid.
+
+    ASE's `VaspChargeDensity` misses the second block of a LOCPOT, before which the moments of the atoms
+    stand, and fills a row of which one number is left.
+    """
+    words, shape = grid.encode().split(), [int(word) for word in grid.split()]
+    found = []
+    with file.open("rb") as stream:
+        while line := stream.readline():
+            if line.split() != words:
+                continue
+            values = np.fromfile(stream, count=math.prod(shape), sep=" ")
+            if values.size < math.prod(shape):
+                raise ValueError(f"it is cut off: {values.size} of {math.prod(shape)} values")
+            found.append(values.reshape(shape, order="F"))
+    return found
 
 
 def _read_cube(path: Path, kind: Kind) -> Volume:
