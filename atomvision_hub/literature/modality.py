@@ -21,10 +21,10 @@ _SCOPY = r"[ -]?micro(?:scop(?:y|e|es|ic|ical|ically)|graphs?|graphic|graphy)\b"
 _TUNNEL = r"scanning[ -]tunnell?ing"
 _ANNULAR = r"(?i:(?:(?:high|low|medium)[ -]angle[ -])?annular[ -]dark[ -]?field)"
 _BEAM = r"BF|DF|ADF|(?i:(?:bright|dark)[ -]?field)"
-_WORD = r"(?!S?TEM\b|SEM\b)[a-z-]{1,20}"
+_WORD = r"(?!S?TEM\b|SEM\b|scanning|transmission|electron|tunnel)[a-z-]{1,20}"
 _LIGHT = (
-    r"(?:optical|light|laser|fluorescen(?:t|ce)|confocal|polari[sz]ed|(?:bright|dark)[ -]?field|two[ -]photon|"
-    r"super[ -]resolution|microscop(?:y|ic)|reflected)"
+    r"(?:optical|light|laser|fluorescen(?:t|ce)|confocal|polari[sz]ed|(?:bright|dark)[ -]?field|"
+    r"two[ -]photon|super[ -]resolution|microscop(?:y|ic)|reflected)"
 )
 _LIGHT_IMAGE = r"(?:images?|imaging|micrographs?|microscop(?:y|e|es|ic)|photomicrographs?|snapshots)\b"
 # Abbreviations count in capitals alone: "stem cells" and "it stems from" are no microscopy.
@@ -46,6 +46,7 @@ _TERMS: Final[tuple[tuple[str, Modality, str], ...]] = (
         "stm",
         rf"(?i:{_TUNNEL}(?:{_SCOPY}|[ -]topograph\w{{0,4}}|[ -]images?))",
     ),
+    ("scanning tunneling spectroscopy", "stm", rf"(?i:{_TUNNEL}[ -]spectr\w{{1,9}})"),
     ("STM", "stm", r"(?:(?:LT|UHV|HT|EC|SP|ec|qPlus|[Cc]ryo)[- ]?){0,2}STMs?(?![A-Za-z0-9])"),
     (
         "conductance map",
@@ -104,15 +105,18 @@ _PICTURE = (
     r"(?i:images?|imaging|imaged|micro-?gra?g?phs?|micrography|pictures?|scans?|topograph\w{0,5}|photographs?|"
     r"snapshots?|frames?|views?|photos?|series)"
 )
+_PICTURE_AT_END: Final = re.compile(rf"(?:{_PICTURE}|(?i:graphs?))$")
+_PICTURE_NEAR: Final = re.compile(rf"(?:[ )-]{{1,2}}[\w-]{{1,14}}){{0,2}}?[ )-]{{1,2}}{_PICTURE}\b")
 _PICTURE_AFTER: Final = re.compile(rf"[^.;]{{0,40}}?\b{_PICTURE}\b")
 _PICTURE_BEFORE: Final = re.compile(rf"\b{_PICTURE}\b[^.;]{{0,60}}$")
 # The word after a mention that makes it a thing or a doing, not a picture.
 _THING_AFTER: Final = re.compile(
-    r"(?:[- ](?:electron|sample|image)?[- ]?)?(?i:grids?|holders?|tips?|lamellae?|specimens?|chambers?|junctions?|"
-    r"instruments?|experiments?|set-?ups?|measurements?|stud(?:y|ies)|observations?|analys[ie]s|investigations?|"
-    r"characteri[sz]ations?|spectr\w{1,9}|simulations?|calculations?|image (?:simulations?|calculations?)|detectors?|"
-    r"contrast transfer|image intensit\w{1,3}|modes?|waves?|cell|polari[sz]\w{1,6}|education|students?|"
-    r"fields?|careers?|disciplines|workforce|majors|sizes?|size distributions?|line profiles?)(?![a-z])"
+    r"(?:[- ](?:electron|sample|image)?[- ]?)?(?i:grids?|holders?|tips?|lamellae?|specimens?|chambers?|"
+    r"junctions?|instruments?|experiments?|set-?ups?|measurements?|stud(?:y|ies)|observations?|analys[ie]s|"
+    r"investigations?|characteri[sz]ations?|spectr\w{1,9}|(?:image )?(?:simulations?|calculations?)|"
+    r"detectors?|contrast transfer|image intensit\w{1,3}|modes?|waves?|cell|polari[sz]\w{1,6}|education|"
+    r"students?|fields?|careers?|disciplines|workforce|majors|size distributions?|sizes?|"
+    r"line profiles?)(?![a-z])"
 )
 # Energy-dispersive and loss signals taken in the microscope: pictures only where the words say so.
 _SIGNAL_AFTER: Final = re.compile(r"[-/ ]{1,3}(?:EDX|EDS|EDXS|EELS|CL|STS)(?![A-Za-z])")
@@ -122,7 +126,7 @@ _SIMULATED: Final = re.compile(
 _EXPERIMENT: Final = re.compile(r"(?i:experiment\w{0,4}|measured|recorded|observed|acquired|unseen|real)")
 _DERIVED_BEFORE: Final = re.compile(
     r"(?i:(?:determined|measured|calculated|extracted|derived|estimated|counted|evaluated|computed|analy[sz]ed|"
-    r"quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|power spectr\w{1,3}|spectr\w{1,3}|"
+    r"quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|(?:power )?spectr\w{1,3}|"
     r"diameters?|thickness(?:es)?|statistics)\b[^.;]{0,40}\b(?:from|by|on|using|via|with|in|of|through)"
     r"(?: (?:the|a|an|each|corresponding|experimental|several|[0-9]{1,4}|multiple)){0,3}"
     r"(?: [a-z-]{1,15})? ?\(?)$"
@@ -132,6 +136,7 @@ _STATISTICS_BEFORE: Final = re.compile(
 )
 _STATISTICS_AFTER: Final = re.compile(r"\)?[,;]? ?\(?[nN] ?=")
 _CLAUSE: Final = re.compile(r"[.;](?=\s)|(?<![\w])\(?[A-Za-z](?:(?:, ?| ?[-&] ?| and )[A-Za-z]){0,4}\)|:\s")
+_DEFINED: Final = re.compile(r"\((STM|STEM|TEM|SEM|AFM)s?\)")
 _OPTICS: Final = re.compile(r"(?i:micro|electron|tunnel|imag|atom|scanning)")
 
 
@@ -147,7 +152,7 @@ class Mention:
 
 
 def plain(text: str) -> str:
-    """Return `text` with plain dashes, single spaces and compatible characters folded, at most `LONGEST` long."""
+    """Return `text` with plain dashes, single spaces and compatible characters folded, cut at `LONGEST`."""
     text = unicodedata.normalize("NFKC", text[:LONGEST])
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", text)
     return " ".join(text.split())[:LONGEST]
@@ -182,26 +187,21 @@ def _read(text: str, homonyms: frozenset[str]) -> Iterator[Mention]:
 
 
 def _role(before: str, words: str, after: str) -> Role:
+    if "tunnel" in words.lower() and "spectr" in words.lower():
+        return "spoken"
     whole = before + words + after
     if _SIMULATED.search(before[-60:] + words + after[:40]) and not _EXPERIMENT.search(whole):
         return "spoken"
     if _DERIVED_BEFORE.search(before) or _THING_AFTER.match(after):
         return "spoken"
-    if (
-        re.search(rf"(?i:{_PICTURE}|graphs?)$", words)
-        or _PICTURE_AFTER.match(after)
-        or _PICTURE_BEFORE.search(before)
-    ):
+    if _PICTURE_AT_END.search(words) or _PICTURE_AFTER.match(after) or _PICTURE_BEFORE.search(before):
         return "image"
     return "spoken" if _SIGNAL_AFTER.match(after) else "named"
 
 
 def _phrase(text: str, match: re.Match[str]) -> str:
     """Return the mention with the word for a picture that follows closely."""
-    tail = re.match(
-        rf"(?:[ )-]{{1,2}}[\w-]{{1,14}}){{0,2}}?[ )-]{{1,2}}{_PICTURE}\b",
-        text[match.end() : match.end() + 50],
-    )
+    tail = _PICTURE_NEAR.match(text[match.end() : match.end() + 50])
     return match.group() + (tail.group() if tail else "")
 
 
@@ -210,9 +210,9 @@ def _is_standard_error(words: str, before: str, after: str) -> bool:
 
 
 def _homonyms(text: str) -> frozenset[str]:
-    """Return the abbreviations that the text itself spells out as something else, as in "short-term memory (STM)"."""
+    """Return abbreviations that the text spells out as something else, as in "short-term memory (STM)"."""
     found = set()
-    for match in re.finditer(r"\((STM|STEM|TEM|SEM|AFM)s?\)", text):
+    for match in _DEFINED.finditer(text):
         spelled = text[max(0, match.start() - 80) : match.start()]
         words = re.findall(r"[A-Za-z]+", spelled)[-len(match.group(1)) - 2 :]
         initials = "".join(word[0].upper() for word in words)

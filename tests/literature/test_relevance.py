@@ -1,4 +1,4 @@
-"""Captions in all the ways people write them; the labelled ones are scored by benchmarks/bench_captions.py."""
+"""Captions in all the ways people write them; the labelled ones are scored by bench_captions.py."""
 
 from __future__ import annotations
 
