@@ -1,0 +1,1 @@
+"""Image -> lattice: arrays in, typed results out; no files, no torch."""

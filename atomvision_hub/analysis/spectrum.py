@@ -1,0 +1,210 @@
+"""Windowed power spectrum of an image: background, refinement of one peak, and what its position is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage, stats
+
+Array = npt.NDArray[np.float64]
+
+#: Peaks weaker than this part of the strongest one are not told from the side lobes of the window.
+_DYNAMIC_RANGE = 1e-7
+_STEP = 0.25
+_BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A refined maximum of the spectrum.
+
+    Parameters
+    ----------
+    frequency
+        Cycles per pixel (row, column).
+    covariance
+        Of the frequency, from the noise beside the peak, (2, 2).
+    amplitude
+        Complex amplitude of the wave; its phase refers to the middle of the image.
+    power, noise
+        Power of the windowed spectrum at the peak, and expected power of the noise there.
+    unevenness
+        Ratio by which the phases of parts of the image scatter more than the noise explains, 1 where they do
+        not: bent or strained lattices, scan distortion. Already in `covariance`, squared.
+    """
+
+    frequency: Array
+    covariance: Array
+    amplitude: complex
+    power: float
+    noise: float
+    unevenness: float
+
+
+class Spectrum:
+    """Power spectrum of an image under a Hann window.
+
+    Parameters
+    ----------
+    image
+        Grey levels [row, column], finite.
+    """
+
+    def __init__(self, image: Array) -> None:
+        self.shape = (image.shape[0], image.shape[1])
+        self.axes = [np.arange(length) - (length - 1) / 2 for length in self.shape]
+        self.windows = [_hann(length) for length in self.shape]
+        self.image = image - image.mean()
+        window = np.outer(*self.windows)
+        # Without its mean under the window the image does not leak from the origin.
+        self.windowed = (self.image - (self.image * window).sum() / window.sum()) * window
+        self.values: npt.NDArray[np.complex128] = fft.rfft2(self.windowed)
+        rows, columns = self.shape
+        self.row_bins = fft.fftfreq(rows) * rows
+        self.column_bins = np.arange(self.values.shape[1], dtype=float)
+        # Radius in cycles per image of the shorter side's scale, so that rings are rings in cycles per pixel.
+        scale = min(rows, columns)
+        self.radius = np.hypot(self.row_bins[:, None] / rows, self.column_bins[None] / columns) * scale
+        power = np.abs(self.values) ** 2
+        self.noise = _background(power, self.radius)
+
+    def evaluate(self, frequencies: tuple[Array, Array]) -> npt.NDArray[np.complex128]:
+        """Return the spectrum at all pairs of row and column frequencies (cycles per pixel)."""
+        rows, columns = (
+            np.exp(-2j * np.pi * np.outer(frequency, axis))
+            for frequency, axis in zip(frequencies, self.axes, strict=True)
+        )
+        half = (np.concatenate([rows.real, rows.imag]) @ self.windowed).reshape(2, len(rows), -1)
+        return np.asarray((half[0] + 1j * half[1]) @ columns.T)
+
+    def refine(self, bins: tuple[int, int], noise: float) -> Peak | None:
+        """Return the maximum of the power near a bin, `None` where it runs away.
+
+        Newton steps on the logarithm of the power of the continuous spectrum. The covariance follows from the
+        noise beside the peak: ``H^-1 G H^-1`` with the measured curvature ``H`` and the variance ``G`` of the
+        gradient that white noise of that power has under the window.
+        """
+        size = np.array(self.shape, dtype=float)
+        position = np.array([self.row_bins[bins[0]], self.column_bins[bins[1]]])
+        start = position.copy()
+        for _ in range(8):
+            power, gradient, curvature = self._shape_at(position)
+            if np.linalg.eigvalsh(curvature)[-1] >= 0:
+                return None
+            step = -np.linalg.solve(curvature, gradient)
+            position += np.clip(step, -0.5, 0.5)
+            if np.abs(position - start).max() > 1.5:
+                return None
+            if np.abs(step).max() < 1e-6:
+                break
+        spread = np.array([(a**2 * w**2).sum() / (w**2).sum() for a, w in zip(self.axes, self.windows, strict=True)])
+        spread *= (2 * np.pi / size) ** 2
+        inverse = np.linalg.inv(curvature)
+        covariance = inverse @ np.diag(2 * spread * noise / power) @ inverse
+        frequency = position / size
+        unevenness = self._unevenness(frequency, noise)
+        covariance = covariance * unevenness**2 / np.outer(size, size)
+        wave = complex(self.evaluate((frequency[:1], frequency[1:]))[0, 0])
+        amplitude = wave / float(self.windows[0].sum() * self.windows[1].sum())
+        return Peak(frequency, covariance, amplitude, float(power), noise, unevenness)
+
+    def _shape_at(self, position: Array) -> tuple[float, Array, Array]:
+        """Return power, and gradient and curvature of its logarithm per bin, at a position in bins."""
+        offsets = np.array([-_STEP, 0, _STEP])
+        stencil = [(center + offsets) / length for center, length in zip(position, self.shape, strict=True)]
+        power = np.abs(self.evaluate((stencil[0], stencil[1]))) ** 2
+        log = np.log(np.maximum(power, 1e-300))
+        gradient = np.array([log[2, 1] - log[0, 1], log[1, 2] - log[1, 0]]) / (2 * _STEP)
+        second = (log[2, 1] + log[0, 1] - 2 * log[1, 1], log[1, 2] + log[1, 0] - 2 * log[1, 1])
+        mixed = (log[2, 2] - log[2, 0] - log[0, 2] + log[0, 0]) / 4
+        return float(power[1, 1]), gradient, np.array([[second[0], mixed], [mixed, second[1]]]) / _STEP**2
+
+    def _unevenness(self, frequency: Array, noise: float) -> float:
+        """Return how much more than by noise the wave's phase strays from a plane, over 3 x 3 parts.
+
+        The Birge ratio: sqrt(chi² / degrees of freedom) where chi² is improbable (5 %), else 1.
+        """
+        lengths = [length // _BLOCKS for length in self.shape]
+        if np.abs(frequency * lengths).max() < 4:
+            return 1.0
+        parts = self.image[: _BLOCKS * lengths[0], : _BLOCKS * lengths[1]]
+        parts = parts.reshape(_BLOCKS, lengths[0], _BLOCKS, lengths[1])
+        windows = [_hann(length) for length in lengths]
+        waves = [
+            (np.exp(-2j * np.pi * f * axis[: _BLOCKS * length]).reshape(_BLOCKS, length) * window)
+            for f, axis, length, window in zip(frequency, self.axes, lengths, windows, strict=True)
+        ]
+        sums = np.einsum("ai,aibj,bj->ab", waves[0], parts, waves[1], optimize=True)
+        whole = np.prod([(w**2).sum() for w in self.windows])
+        variance = noise * np.prod([(w**2).sum() for w in windows]) / whole / (2 * np.abs(sums) ** 2)
+        sure = variance < 0.04
+        if sure.sum() < 5:
+            return 1.0
+        weights = np.where(sure, 1 / variance, 0).ravel()
+        mean = np.angle((sums.ravel() / np.abs(sums.ravel()) * weights).sum())
+        phases = np.angle(sums.ravel() * np.exp(-1j * mean))
+        y, x = (grid.ravel() for grid in np.mgrid[-1:2, -1:2])
+        plane = np.stack([np.ones(9), y, x], axis=1) * np.sqrt(weights)[:, None]
+        residual = phases * np.sqrt(weights) - plane @ np.linalg.lstsq(plane, phases * np.sqrt(weights))[0]
+        chi2, freedom = float((residual**2).sum()), int(sure.sum()) - 3
+        return float(np.sqrt(chi2 / freedom)) if stats.chi2.sf(chi2, freedom) < 0.05 else 1.0
+
+    def subtract(self, peak: Peak) -> None:
+        """Take a wave out of `values`, so that its side lobes are not taken for peaks."""
+        for sign, amplitude in ((1, peak.amplitude), (-1, peak.amplitude.conjugate())):
+            row, column = (
+                _response(bins - sign * f * length, length) * np.exp(2j * np.pi * bins * axis[0] / length)
+                for bins, f, length, axis in zip(
+                    (self.row_bins, self.column_bins), peak.frequency, self.shape, self.axes, strict=True
+                )
+            )
+            self.values -= amplitude * np.outer(row, column)
+
+
+def _response(offset: Array, length: int) -> Array:
+    """Return the transform of the window, referred to its middle, at offsets in bins: three Dirichlet kernels."""
+    kernels = np.stack([_dirichlet(offset + shift, length) for shift in (-1, 0, 1)])
+    return np.asarray(np.array([0.25, 0.5, 0.25]) @ kernels)
+
+
+def _dirichlet(offset: Array, length: int) -> Array:
+    sine = np.sin(np.pi * offset / length)
+    small = np.abs(sine) < 1e-12
+    # At multiples of the length the limit, whose sign alternates for even lengths.
+    limit = length * np.cos(np.pi * offset) / np.where(np.cos(np.pi * offset / length) < 0, -1, 1)
+    return np.where(small, limit, np.sin(np.pi * offset) / np.where(small, 1, sine))
+
+
+def _hann(length: int) -> Array:
+    # Without the zeros at both ends.
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length))
+
+
+def _background(power: Array, radius: Array) -> Array:
+    """Return the expected power of what is no peak: median over rings, and along the two axes.
+
+    Of exponentially distributed values (speckle, noise) the mean is the median / ln 2.
+    """
+    ring = np.minimum(radius / 2, radius.max() / 2).astype(int)
+    order = np.argsort(ring, axis=None, kind="stable")
+    counts = np.bincount(ring.ravel())
+    pieces = np.split(power.ravel()[order], np.cumsum(counts)[:-1])
+    medians = np.array([np.median(piece) if len(piece) else np.nan for piece in pieces])
+    filled = np.flatnonzero(np.isfinite(medians))
+    medians = np.interp(np.arange(len(medians)), filled, medians[filled])
+    noise = np.interp(radius, 2 * np.arange(len(medians)) + 1, medians) / np.log(2)
+    # Noise of scan lines and edges of the image lie on the axes.
+    for line in (np.s_[:, 0:1], np.s_[0:1, :], np.s_[:, 1:2], np.s_[1:2, :], np.s_[-1:, :]):
+        strip = np.fft.fftshift(power[line], axes=0)
+        size = tuple(min(25, length) if length > 1 else 1 for length in strip.shape)
+        local = ndimage.median_filter(strip, size=size, mode="nearest") / np.log(2)
+        noise[line] = np.maximum(noise[line], np.fft.ifftshift(local, axes=0))
+    return np.maximum(noise, _DYNAMIC_RANGE * float(power.max()) + np.finfo(float).tiny)
+
+
+def quantile_of_noise(shape: Any, false_alarms: float) -> float:
+    """Return the power over noise that pure noise exceeds once in 1 / `false_alarms` images."""
+    return float(np.log(np.prod(shape) / 2 / false_alarms))
