@@ -14,15 +14,25 @@ _PUBLIC = {
     "load_structures": "atomvision_hub.structures",
     "classify_lattice": "atomvision_hub.structures",
     "simulate_stem": "atomvision_hub.simulation",
+    "simulate_stm": "atomvision_hub.simulation.stm",
     "load_dataset": "atomvision_hub.data",
     "predict": "atomvision_hub.inference",
 }
-__all__ = ["__version__", "classify_lattice", "load_dataset", "load_structures", "predict", "simulate_stem"]
+__all__ = [
+    "__version__",
+    "classify_lattice",
+    "load_dataset",
+    "load_structures",
+    "predict",
+    "simulate_stem",
+    "simulate_stm",
+]
 
 if TYPE_CHECKING:
     from atomvision_hub.data import load_dataset
     from atomvision_hub.inference import predict
     from atomvision_hub.simulation import simulate_stem
+    from atomvision_hub.simulation.stm import simulate_stm
     from atomvision_hub.structures import classify_lattice, load_structures
 
 
