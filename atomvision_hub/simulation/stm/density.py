@@ -213,7 +213,7 @@ def _above(volume: Volume) -> tuple[Array, Array, Atoms, tuple[float, float]]:
     positions = fractions[:, list(order)] @ vectors + origin
     values, step = np.transpose(volume.values, order), vectors[2] / volume.values.shape[axis]
     if step[2] < 0:
-        values, step, origin = values[:, :, ::-1], -step, origin + vectors[2] + step * -1
+        values, origin, step = values[:, :, ::-1], origin + vectors[2] - step, -step
     top = positions[:, 2].max()
     gap = abs(vectors[2, 2]) - (top - positions[:, 2].min())
     first = math.ceil((top + LOWEST - origin[2]) / step[2] - _FLAT)

@@ -223,8 +223,8 @@ def _density(
     if isinstance(source, LocalDensity):
         if engine is not None and engine != source.engine:
             raise UsageError(f"this density was computed by {source.engine}; give a crystal for {engine!r}")
-        if bias is not None and bias != source.bias:
-            raise UsageError(f"this density was computed for a bias of {source.bias} V, not {bias:g} V")
+        if bias is not None and source.bias is not None and bias != source.bias:
+            raise UsageError(f"this density was computed for a bias of {source.bias:g} V, not {bias:g} V")
         return source
     if engine == ENGINE:
         return surrogate_density(source)
