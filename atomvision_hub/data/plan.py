@@ -95,7 +95,7 @@ def make_plan(inputs: Inputs, options: BuildOptions, group: str = "group") -> Pl
     for duplicate, kept in inputs.duplicates(tuple(items)).items():
         item = items.pop(duplicate)
         rejections.append(
-            Rejection(item.id, item.source, "duplicate", f"same structure as {kept}, which is kept")
+            Rejection(item.id, item.source, "duplicate", f"the same as {kept}, which is kept")
         )
 
     members: defaultdict[str, list[Item]] = defaultdict(list)

@@ -77,7 +77,7 @@ def test_card_tells_the_facts() -> None:
     card = render_dataset_card(facts(), "license: cc-by-4.0")
     assert card.startswith("---\nlicense: cc-by-4.0\n---\n\n# A dataset\n")
     for line in (
-        "![Images (left) and the same images with mask and atoms (right)](assets/samples.png)",
+        "![Example images](assets/samples.png)",
         "| `default` | 70 | 10 | 20 | 5.0 MB | As in the paper |",
         r"| `image` | image |  | Image \| grey levels |",
         "`raw16` has the columns of `default`.",
@@ -156,7 +156,7 @@ def test_counts_name_the_frequent_values_and_sum_up_the_others() -> None:
         others=7,
     )
     card = render_dataset_card(facts(counts=(counts,)), "a: 1")
-    assert "| `licence` | train | test | " in card
+    assert "| `licence` | train | test |\n|---|--:|--:|\n| CC BY" in card
     assert "| CC BY 4.0 | 1,200 | 30 | " in card
     assert "| unknown | 0 | 2 | " in card
     assert "7 rows have other values." in card
@@ -166,3 +166,10 @@ def test_counts_name_the_frequent_values_and_sum_up_the_others() -> None:
 def test_splits_are_told_by_what_the_group_is() -> None:
     card = render_dataset_card(facts(split={"by": "hash of the group", "group": "article"}), "a: 1")
     assert "no article is in two splits" in card
+
+
+def test_the_picture_is_told_as_what_it_shows() -> None:
+    plain = facts()
+    masked = plain.configs["default"].model_copy(update={"columns": (("mask", "image", "", "Mask"),)})
+    card = render_dataset_card(plain.model_copy(update={"configs": {"default": masked}}), "a: 1")
+    assert "![Images (left) and the same images with mask and atoms (right)](assets/samples.png)" in card

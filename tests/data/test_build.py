@@ -83,7 +83,7 @@ def test_a_dataset_is_complete(build_toy: Build, tmp_path: Path) -> None:
         "id": "n0005",
         "source": "numbers",
         "step": "duplicate",
-        "reason": "same structure as n0003, which is kept",
+        "reason": "the same as n0003, which is kept",
     }
     assert [row["id"] for row in rejected[1:]] == ["n0007", "n0017", "n0027", "n0037", "n0047", "n0057"]
 

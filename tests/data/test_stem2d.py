@@ -122,7 +122,7 @@ def test_rejects_are_told_apart(tmp_path: Path) -> None:
     report = build(tmp_path / "out", "reference", str(folder))
     assert report.rejected == {"duplicate": 1, "read": 1, "two-dimensional": 1}
     rejected = {row["step"]: row for row in pq.read_table(report.folder / "rejected.parquet").to_pylist()}
-    assert rejected["duplicate"]["reason"] == "same structure as MoS2, which is kept"
+    assert rejected["duplicate"]["reason"] == "the same as MoS2, which is kept"
     assert "bulk" in rejected["two-dimensional"]["id"]
     assert sum(report.rows["default"].values()) == len(crystals)
     assert validate_folder(report.folder) == []
