@@ -1,0 +1,160 @@
+"""From the figures of an article to rows: judged by caption, looked at, and kept within their rights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from atomvision_hub.literature.article import Figure
+from atomvision_hub.literature.fetch import Fetcher
+from atomvision_hub.literature.formulas import elements, formulas
+from atomvision_hub.literature.images import STATUSES, ImageStatus, Picture
+from atomvision_hub.literature.licence import is_credited
+from atomvision_hub.literature.modality import MODALITIES
+from atomvision_hub.literature.panels import split_panels
+from atomvision_hub.literature.reading import ARTICLE_LIMIT, Reading, fetch_picture, read_article
+from atomvision_hub.literature.record import FigureRow, PanelColumns, ScaleBarColumns
+from atomvision_hub.literature.relevance import assess
+from atomvision_hub.literature.search import Article
+
+
+def figure_rows(
+    fetcher: Fetcher,
+    article: Article,
+    *,
+    relevant_only: bool = True,
+    look_at_links: bool = True,
+    scale_bars: bool = False,
+) -> Iterator[FigureRow]:
+    """Yield the rows of an article's figures.
+
+    Parameters
+    ----------
+    fetcher
+        Fetches page, licence and images.
+    article
+        Which one.
+    relevant_only
+        Leave out what is no STM, STEM or TEM micrograph by its caption.
+    look_at_links
+        Also look at images that may not be passed on, for their size, panels and checksum.
+    scale_bars
+        Read scale bars (extra ``[ocr]``).
+
+    Raises
+    ------
+    ArticleError
+        When the article cannot be read.
+    """
+    reading = read_article(fetcher, article)
+    budget = ARTICLE_LIMIT
+    for figure in reading.figures:
+        words = " ".join(filter(None, (figure.caption, figure.part_caption)))
+        judged = assess(words, title=article.title, abstract=article.abstract)
+        if relevant_only and not judged.relevant:
+            continue
+        allowed, why, note = _rights(reading, words)
+        content, picture = None, Picture(why, note)
+        if allowed or look_at_links:
+            content, picture = fetch_picture(fetcher, figure, budget)
+            budget -= len(content or b"")
+        included = allowed and picture.status == "included"
+        # A file that could not be used anyway is told so, whatever its rights.
+        status: ImageStatus = why if picture.status == "included" and not allowed else picture.status
+        yield FigureRow(
+            id=f"{article.item_id}_{figure.name}",
+            image=content if included else None,
+            image_status=STATUSES.index(status),
+            image_note=note if status in ("licence", "credited") else picture.note,
+            rights="bytes" if allowed else "link",
+            modality=MODALITIES.index(judged.modality),
+            relevant=judged.relevant,
+            confidence=judged.confidence,
+            evidence=list(judged.evidence),
+            **_image_columns(content, picture, words, scale_bars),
+            **_figure_columns(figure),
+            **_article_columns(article, reading, words),
+        )
+
+
+def _rights(reading: Reading, caption: str) -> tuple[bool, ImageStatus, str]:
+    """Return whether bytes may be passed on, and the status and reason if not."""
+    if not reading.licence.allows_copies:
+        return False, "licence", f"licence {reading.licence.name} does not allow copies"
+    if is_credited(caption):
+        return False, "credited", "the caption credits somebody else"
+    return True, "included", ""
+
+
+def _image_columns(content: bytes | None, picture: Picture, caption: str, scale_bars: bool) -> dict[str, Any]:
+    image = picture.image
+    boxes: tuple[tuple[int, int, int, int], ...] = ()
+    letters: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    bars: list[tuple[int, float, float, str]] = []
+    if image is not None:
+        panels = split_panels(image, caption)
+        boxes, letters, captions = panels.boxes, panels.letters, panels.captions
+        if scale_bars:
+            from atomvision_hub.literature.scale_bar import read_scale_bar
+
+            for index, box in enumerate(boxes):
+                if (bar := read_scale_bar(image.crop(box))) is not None:
+                    bars.append((index, bar.length, bar.pixels, bar.text))
+    sides = np.array(boxes, np.int32).reshape(-1, 4)
+    return {
+        "sha256": hashlib.sha256(content).hexdigest() if content is not None else None,
+        "format": picture.format,
+        "width": image.width if image is not None else None,
+        "height": image.height if image is not None else None,
+        "pixel_size": bars[0][1] / bars[0][2] if len(boxes) == len(bars) == 1 else None,
+        "panels": PanelColumns(
+            letter=list(letters),
+            left=sides[:, 0],
+            top=sides[:, 1],
+            right=sides[:, 2],
+            bottom=sides[:, 3],
+            caption=list(captions),
+        ),
+        "scale_bars": ScaleBarColumns(
+            panel=np.array([bar[0] for bar in bars], np.int32),
+            length=np.array([bar[1] for bar in bars], np.float64),
+            pixels=np.array([bar[2] for bar in bars], np.float64),
+            text=[bar[3] for bar in bars],
+        ),
+    }
+
+
+def _figure_columns(figure: Figure) -> dict[str, Any]:
+    return {
+        "caption": figure.caption,
+        "label": figure.label,
+        "figure": figure.figure,
+        "part": figure.part,
+        "part_caption": figure.part_caption,
+        "image_url": figure.image_url,
+    }
+
+
+def _article_columns(article: Article, reading: Reading, caption: str) -> dict[str, Any]:
+    text = "\n".join((caption, article.title, article.abstract))
+    return {
+        "formulas": list(formulas(text)),
+        "elements": list(elements(text)),
+        "licence": reading.licence.name,
+        "licence_url": reading.licence.url,
+        "conditions": list(reading.licence.conditions),
+        "origin": reading.origin,
+        "arxiv_id": article.arxiv_id,
+        "version": article.version,
+        "url": f"https://arxiv.org/abs/{article.key}",
+        "title": article.title,
+        "abstract": article.abstract,
+        "authors": list(article.authors),
+        "categories": list(article.categories),
+        "published": article.published,
+        "doi": article.doi,
+    }
