@@ -1,1 +1,22 @@
 """Image -> lattice: arrays in, typed results out; no files, no torch."""
+
+from atomvision_hub.analysis.errors import AnalysisError
+from atomvision_hub.analysis.matching import Facet, Matches, Zone, match_spacings
+from atomvision_hub.analysis.phases import PHASES, known_phase
+from atomvision_hub.analysis.reflections import Reflection, reflections
+from atomvision_hub.analysis.spacings import Spacing, Spacings, lattice_spacings
+
+__all__ = [
+    "PHASES",
+    "AnalysisError",
+    "Facet",
+    "Matches",
+    "Reflection",
+    "Spacing",
+    "Spacings",
+    "Zone",
+    "known_phase",
+    "lattice_spacings",
+    "match_spacings",
+    "reflections",
+]

@@ -8,27 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.analysis.spectrum import Peak, Spectrum, quantile_of_noise
-from atomvision_hub.errors import AtomVisionError
+from atomvision_hub.analysis.errors import AnalysisError
+from atomvision_hub.analysis.spectrum import Peak, Spectrum, background, quantile_of_noise
 
 _FALSE_ALARMS = 1e-3
 _STREAK = 4.0
-
-
-class AnalysisError(AtomVisionError):
-    """An image or a crystal cannot be analysed.
-
-    Parameters
-    ----------
-    reason
-        One line: what is wrong.
-    """
-
-    step = "analysis"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_FINEST = 0.6
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,9 @@ class Spacings:
             "pixel_size": self.pixel_size,
             "shape": self.shape,
             "relative_calibration_uncertainty": self.relative_calibration_uncertainty,
-            "spacings": [{**peak.__dict__, "total_uncertainty": peak.total_uncertainty} for peak in self.peaks],
+            "spacings": [
+                {**peak.__dict__, "total_uncertainty": peak.total_uncertainty} for peak in self.peaks
+            ],
         }
 
 
@@ -137,7 +124,8 @@ def lattice_spacings(
     max_peaks
         At most so many sets of planes.
     max_spacing, min_spacing
-        Spacings to look for, in the unit of the result; by default a fifth of the shorter side, and two pixels.
+        Spacings to look for, in the unit of the result; by default up to a quarter of the shorter side, and
+        down to 0.6 Å, below which images show the instrument's own frequencies and no lattice, or to two pixels.
 
     Raises
     ------
@@ -148,8 +136,13 @@ def lattice_spacings(
     size = _sizes(pixel_size)
     spectrum = Spectrum(grey)
     scale = np.array(size if size is not None else (1.0, 1.0))
+    if min_spacing is None and size is not None:
+        min_spacing = _FINEST
     wanted = _wanted(spectrum, scale, max_spacing, min_spacing)
-    waves = [_spacing(peak, scale, calibration_uncertainty if size else 0.0) for peak in _peaks(spectrum, wanted, max_peaks)]
+    waves = [
+        _spacing(peak, scale, calibration_uncertainty if size else 0.0)
+        for peak in _peaks(spectrum, wanted, max_peaks)
+    ]
     strongest = max((power for _, power in waves), default=1.0)
     ranked = sorted(waves, key=lambda wave: -wave[1])
     peaks = tuple(Spacing(**{**facts, "intensity": power / strongest}) for facts, power in ranked)
@@ -182,11 +175,11 @@ def _sizes(pixel_size: float | tuple[float, float] | None) -> tuple[float, float
 def _wanted(
     spectrum: Spectrum, scale: npt.NDArray[np.float64], longest: float | None, shortest: float | None
 ) -> npt.NDArray[np.bool_]:
-    """Return where peaks are sought: one of each pair +q, -q, five periods in view at least."""
+    """Return where peaks are sought: one of each pair +q, -q, four periods in view at least."""
     rows, columns = spectrum.shape
     y, x = spectrum.row_bins[:, None], spectrum.column_bins[None]
     q = np.hypot(y / rows / scale[0], x / columns / scale[1])
-    longest = float((scale * spectrum.shape).min() / 5) if longest is None else longest
+    longest = float((scale * spectrum.shape).min() / 4) if longest is None else longest
     half = (x > 0) | (y > 0)
     inside = (np.abs(y) < rows / 2 - 1) & (x < columns / 2 - 1)
     wanted = half & inside & (q >= 1 / longest)
@@ -213,7 +206,21 @@ def _peaks(spectrum: Spectrum, wanted: npt.NDArray[np.bool_], limit: int) -> lis
         y = spectrum.row_bins[:, None] - spectrum.row_bins[row]
         x = spectrum.column_bins[None] - column
         wanted &= np.hypot(y, x) > 3 + 0.05 * spectrum.radius[row, column]
-    return found
+    # Without the waves the noise is known better: close to the origin a ring is hardly more than its peaks.
+    floor = background(np.abs(spectrum.values) ** 2, spectrum.radius, spectrum.floor)
+    return [again for peak in found if (again := _refined_alone(spectrum, peak, floor))]
+
+
+def _refined_alone(spectrum: Spectrum, peak: Peak, noise: npt.NDArray[np.float64]) -> Peak | None:
+    """Return a peak refined once more where all other waves are out of the image."""
+    rows, columns = spectrum.shape
+    row, column = round(peak.frequency[0] * rows) % rows, round(peak.frequency[1] * columns)
+    if column < 0:
+        row, column = -row % rows, -column
+    spectrum.add(peak)
+    again = spectrum.refine((row, column), float(noise[row, column]))
+    spectrum.add(peak if again is None else again, -1)
+    return again
 
 
 def _is_streak(spectrum: Spectrum, power: npt.NDArray[np.float64], row: int, column: int) -> bool:

@@ -57,11 +57,10 @@ class Spectrum:
         self.shape = (image.shape[0], image.shape[1])
         self.axes = [np.arange(length) - (length - 1) / 2 for length in self.shape]
         self.windows = [_hann(length) for length in self.shape]
-        self.image = image - image.mean()
         window = np.outer(*self.windows)
         # Without its mean under the window the image does not leak from the origin.
-        self.windowed = (self.image - (self.image * window).sum() / window.sum()) * window
-        self.values: npt.NDArray[np.complex128] = fft.rfft2(self.windowed)
+        self.image = image - (image * window).sum() / window.sum()
+        self.values: npt.NDArray[np.complex128] = fft.rfft2(self.image * window)
         rows, columns = self.shape
         self.row_bins = fft.fftfreq(rows) * rows
         self.column_bins = np.arange(self.values.shape[1], dtype=float)
@@ -69,15 +68,16 @@ class Spectrum:
         scale = min(rows, columns)
         self.radius = np.hypot(self.row_bins[:, None] / rows, self.column_bins[None] / columns) * scale
         power = np.abs(self.values) ** 2
-        self.noise = _background(power, self.radius)
+        self.floor = _DYNAMIC_RANGE * float(power.max()) + float(np.finfo(float).tiny)
+        self.noise = background(power, self.radius, self.floor)
 
     def evaluate(self, frequencies: tuple[Array, Array]) -> npt.NDArray[np.complex128]:
         """Return the spectrum at all pairs of row and column frequencies (cycles per pixel)."""
         rows, columns = (
-            np.exp(-2j * np.pi * np.outer(frequency, axis))
-            for frequency, axis in zip(frequencies, self.axes, strict=True)
+            np.exp(-2j * np.pi * np.outer(frequency, axis)) * window
+            for frequency, axis, window in zip(frequencies, self.axes, self.windows, strict=True)
         )
-        half = (np.concatenate([rows.real, rows.imag]) @ self.windowed).reshape(2, len(rows), -1)
+        half = (np.concatenate([rows.real, rows.imag]) @ self.image).reshape(2, len(rows), -1)
         return np.asarray((half[0] + 1j * half[1]) @ columns.T)
 
     def refine(self, bins: tuple[int, int], noise: float) -> Peak | None:
@@ -100,7 +100,9 @@ class Spectrum:
                 return None
             if np.abs(step).max() < 1e-6:
                 break
-        spread = np.array([(a**2 * w**2).sum() / (w**2).sum() for a, w in zip(self.axes, self.windows, strict=True)])
+        spread = np.array(
+            [(a**2 * w**2).sum() / (w**2).sum() for a, w in zip(self.axes, self.windows, strict=True)]
+        )
         spread *= (2 * np.pi / size) ** 2
         inverse = np.linalg.inv(curvature)
         covariance = inverse @ np.diag(2 * spread * noise / power) @ inverse
@@ -152,8 +154,17 @@ class Spectrum:
         chi2, freedom = float((residual**2).sum()), int(sure.sum()) - 3
         return float(np.sqrt(chi2 / freedom)) if stats.chi2.sf(chi2, freedom) < 0.05 else 1.0
 
+    def add(self, peak: Peak, sign: float = 1.0) -> None:
+        """Add a wave to `image`, or take it out with `sign` -1."""
+        row, column = (
+            np.exp(2j * np.pi * f * axis) for f, axis in zip(peak.frequency, self.axes, strict=True)
+        )
+        row = 2 * sign * peak.amplitude * row
+        self.image += np.outer(row.real, column.real) - np.outer(row.imag, column.imag)
+
     def subtract(self, peak: Peak) -> None:
-        """Take a wave out of `values`, so that its side lobes are not taken for peaks."""
+        """Take a wave out of `image` and `values`, so that its side lobes are not taken for peaks."""
+        self.add(peak, -1)
         for sign, amplitude in ((1, peak.amplitude), (-1, peak.amplitude.conjugate())):
             row, column = (
                 _response(bins - sign * f * length, length) * np.exp(2j * np.pi * bins * axis[0] / length)
@@ -165,7 +176,8 @@ class Spectrum:
 
 
 def _response(offset: Array, length: int) -> Array:
-    """Return the transform of the window, referred to its middle, at offsets in bins: three Dirichlet kernels."""
+    """Return the transform of the window, referred to its middle, at offsets in bins."""
+    # A Hann window is three Dirichlet kernels.
     kernels = np.stack([_dirichlet(offset + shift, length) for shift in (-1, 0, 1)])
     return np.asarray(np.array([0.25, 0.5, 0.25]) @ kernels)
 
@@ -175,7 +187,7 @@ def _dirichlet(offset: Array, length: int) -> Array:
     small = np.abs(sine) < 1e-12
     # At multiples of the length the limit, whose sign alternates for even lengths.
     limit = length * np.cos(np.pi * offset) / np.where(np.cos(np.pi * offset / length) < 0, -1, 1)
-    return np.where(small, limit, np.sin(np.pi * offset) / np.where(small, 1, sine))
+    return np.asarray(np.where(small, limit, np.sin(np.pi * offset) / np.where(small, 1, sine)))
 
 
 def _hann(length: int) -> Array:
@@ -183,7 +195,7 @@ def _hann(length: int) -> Array:
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length))
 
 
-def _background(power: Array, radius: Array) -> Array:
+def background(power: Array, radius: Array, floor: float) -> Array:
     """Return the expected power of what is no peak: median over rings, and along the two axes.
 
     Of exponentially distributed values (speckle, noise) the mean is the median / ln 2.
@@ -202,7 +214,7 @@ def _background(power: Array, radius: Array) -> Array:
         size = tuple(min(25, length) if length > 1 else 1 for length in strip.shape)
         local = ndimage.median_filter(strip, size=size, mode="nearest") / np.log(2)
         noise[line] = np.maximum(noise[line], np.fft.ifftshift(local, axes=0))
-    return np.maximum(noise, _DYNAMIC_RANGE * float(power.max()) + np.finfo(float).tiny)
+    return np.asarray(np.maximum(noise, floor))
 
 
 def quantile_of_noise(shape: Any, false_alarms: float) -> float:
