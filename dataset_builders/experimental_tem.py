@@ -142,7 +142,7 @@ class Files(engine.Inputs):
             facts.append(
                 engine.SourceFacts(
                     name=name,
-                    description=f"{len(mine)} instrument file{'s' * (len(mine) != 1)} given by the user ({path.name})",
+                    description=f"{len(mine)} instrument file(s) given by the user ({path.name})",
                     citation="as the metadata of each row say",
                     licence="as the column `licence` says; unknown where it is empty",
                     url="",
@@ -181,7 +181,7 @@ class ExperimentalTem(engine.DatasetBuilder):
     card: ClassVar[engine.CardText] = engine.CardText(
         title="AtomVision experimental_tem: microscope images with their metadata",
         licence="other",
-        licence_note="Each image is under the licence that its row names; where it names none, ask the owner.",
+        licence_note="Images are under the licence that the row names; where it names none, ask its owner.",
         template="dataset_experimental_tem.md.j2",
         tags=("materials-science", "electron-microscopy", "tem", "stem", "stm", "experimental", "metadata"),
         task_categories=("image-classification",),
@@ -229,7 +229,7 @@ class ExperimentalTem(engine.DatasetBuilder):
         return "   ".join(part for part in (what[:24], row["mode"], width) if part)
 
     def check(self, table: pa.Table, config: ExperimentalConfig) -> Iterator[str]:
-        """Yield the rows whose view does not follow from the raw intensities, or whose metadata are not valid."""
+        """Yield the rows whose view does not follow from the raw image or whose metadata are invalid."""
         for row in table.to_pylist():
             raw = decode_raw(row["raw"])
             if raw.dtype.name != row["dtype"] or list(raw.shape) != row["shape"]:
@@ -241,7 +241,8 @@ class ExperimentalTem(engine.DatasetBuilder):
             try:
                 Metadata.model_validate_json(row["metadata"])
             except ValueError as problem:
-                yield f"row {row['id']}: its metadata do not follow the schema ({str(problem).splitlines()[0]})"
+                told = str(problem).splitlines()[0]
+                yield f"row {row['id']}: its metadata do not follow the schema ({told})"
 
 
 def described(image: MicroscopeImage) -> Metadata:

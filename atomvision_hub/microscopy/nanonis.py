@@ -1,4 +1,4 @@
-"""Nanonis SXM scans: a text header, then big-endian float32 planes (SPECS Nanonis file format description)."""
+"""Nanonis SXM scans: a text header, then big-endian float32 planes (SPECS, Nanonis file format)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def read(path: Path) -> list[Signal]:
         raise MicroscopyError("has a header without an end; copy it again from the instrument")
     header = parse_header(start[:header_end].decode("latin-1"))
     columns, rows = (int(word) for word in _words(header, "SCAN_PIXELS", 2))
+    if min(columns, rows) < 1:
+        raise MicroscopyError(f"has no valid SCAN_PIXELS in its header ({columns} x {rows})")
     width, height = (float(word) for word in _words(header, "SCAN_RANGE", 2))
     kind, order = _words(header, "SCANIT_TYPE", 2)
     if (kind, order) != ("FLOAT", "MSBFIRST"):
@@ -61,7 +63,7 @@ def read(path: Path) -> list[Signal]:
 
 
 def parse_header(text: str) -> dict[str, Any]:
-    """Return the header as key -> text; a table becomes column -> entries (its one row, or a list of rows)."""
+    """Return the header as key -> text; a table becomes column -> entry, or a list of these, row by row."""
     header: dict[str, Any] = {}
     for match in re.finditer(
         r"^:([^\n]+):[ \t]*\n(.*?)(?=^:[^\n]+:[ \t]*\n|\Z)", text, re.MULTILINE | re.DOTALL

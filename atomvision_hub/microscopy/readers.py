@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from atomvision_hub.errors import MissingExtraError
 from atomvision_hub.microscopy import nanonis, plain_images, rosetta, tiff
@@ -19,6 +22,9 @@ from atomvision_hub.microscopy.frame import (
     Signal,
     check_pixels,
 )
+
+#: Note of an image without pixel size; a person can add one beside the file.
+UNCALIBRATED = "not calibrated: the file tells no pixel size"
 
 Reader = Callable[[Path], list[Signal]]
 
@@ -48,7 +54,7 @@ class Format:
 _TIFF = Format("tiff", tiff.read, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tifffile")
 _JPEG = Format("jpeg", plain_images.read, (b"\xff\xd8\xff",), "pillow")
 _LIBRARY = "rosettasciio"
-#: Suffix -> format. An allow-list: formats that hold Python objects (npy, npz, hspy, pickles) are never opened.
+#: Suffix -> format. An allow-list: what holds Python objects (npy, npz, hspy, pickles) is never opened.
 FORMATS: dict[str, Format] = {
     ".dm3": Format("digitalmicrograph", rosetta.read_dm, (b"\0\0\0\x03",), _LIBRARY),
     ".dm4": Format("digitalmicrograph", rosetta.read_dm, (b"\0\0\0\x04",), _LIBRARY),
@@ -107,8 +113,11 @@ def read_images(
     except MemoryError:
         raise MicroscopyError(f"{path.name} declares more pixels than memory holds", step="size") from None
     except Exception as problem:  # noqa: BLE001  # readers raise whatever a damaged file makes them meet
-        reason = " ".join(str(problem).split())[:160] or type(problem).__name__
-        raise MicroscopyError(f"{path.name} cannot be read, damaged or cut short: {reason}") from None
+        told = " ".join(str(problem).split())[:120]
+        reason = told if len(told) > 8 else f"{type(problem).__name__} {told}".strip()
+        raise MicroscopyError(
+            f"{path.name} is damaged or cut short; copy it again from the instrument ({reason})"
+        ) from None
     wanted = (
         None if select is None else {n.casefold() for n in ([select] if isinstance(select, str) else select)}
     )
@@ -123,7 +132,7 @@ def read_images(
 
 
 def companions(path: Path) -> list[Path]:
-    """Return the files that belong to an instrument file and are read with it: the SER files of an EMI file."""
+    """Return the files that are read with an instrument file: the SER files of an EMI file."""
     return rosetta.companions(path) if path.suffix.lower() == ".emi" else []
 
 
@@ -152,7 +161,7 @@ def format_of(path: Path) -> Format:
         raise MicroscopyError(f"{path.name} cannot be opened: {reason}; check path and rights") from None
     if facts.st_size > MAX_BYTES:
         raise MicroscopyError(
-            f"{path.name} has {facts.st_size / 2**30:.1f} GiB, more than {MAX_BYTES / 2**30:.0f}; split it first",
+            f"{path.name} has {facts.st_size / 2**30:.1f} GiB, the limit is {MAX_BYTES >> 30}; split it",
             step="size",
         )
     if not start:
@@ -182,7 +191,9 @@ def _images(
     index = 0
     for signal, data in usable:
         stack = data if data.ndim == 3 else data[None]
-        for frame, pixels in enumerate(stack[:max_frames]):
+        shown = stack[:max_frames]
+        kept = f"the first {len(shown)} of {len(stack)} frames of its stack are here"
+        for frame, pixels in enumerate(shown):
             if index == MAX_IMAGES:
                 raise MicroscopyError(
                     f"{path.name} holds more than {MAX_IMAGES} images; split it", step="size"
@@ -201,16 +212,23 @@ def _images(
                 frame=frame,
                 frames=len(stack),
                 reciprocal_pixel_size=signal.scale if diffraction else None,
-                notes=(*signal.notes, *_odd(signal), *left_out),
+                notes=(
+                    *signal.notes,
+                    *_odd(signal, pixels),
+                    *([kept] if len(shown) < len(stack) else []),
+                    *left_out,
+                ),
             )
             index += 1
 
 
-def _odd(signal: Signal) -> Iterator[str]:
+def _odd(signal: Signal, pixels: npt.NDArray[Any]) -> Iterator[str]:
     if signal.scale is None:
-        yield "not calibrated: the file tells no pixel size"
+        yield UNCALIBRATED
     elif abs(signal.scale[0] / signal.scale[1] - 1) > 1e-3:
         yield "rows and columns have different pixel sizes"
+    if pixels.min() == pixels.max():
+        yield "all pixels have the same value"
 
 
 def _version(library: str) -> str:

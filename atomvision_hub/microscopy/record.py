@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from atomvision_hub.microscopy.frame import MicroscopeImage
 from atomvision_hub.microscopy.metadata import Metadata
+from atomvision_hub.microscopy.readers import UNCALIBRATED
 from atomvision_hub.microscopy.view import View
 from atomvision_hub.records import Column, Record
 
@@ -31,7 +32,7 @@ class ExperimentalRow(Record):
     view_low: Annotated[float, Column("float64", "Measured intensity that the view shows as 0")]
     view_high: Annotated[float, Column("float64", "Measured intensity that the view shows as 255")]
     clipped: Annotated[float, Column("float64", "Share of the pixels beyond view_low and view_high")]
-    calibrated: Annotated[bool, Column("bool", "Whether the pixel size is known")]
+    calibrated: Annotated[bool, Column("bool", "Whether the pixel size, real or reciprocal, is known")]
     pixel_size: Annotated[
         Pair | None, Column("float64", "Pixel size (row, column)", "Å/px", shape=(2,), nullable=True)
     ]
@@ -151,5 +152,5 @@ def row_of(
         file=image.file.name,
         file_sha256=image.sha256,
         reader=image.reader,
-        notes=list(metadata.notes),
+        notes=[note for note in metadata.notes if size is None or note != UNCALIBRATED],
     )

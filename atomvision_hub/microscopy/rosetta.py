@@ -215,21 +215,18 @@ def _check_hdf5(path: Path) -> bool:
     import h5py
 
     with h5py.File(path, "r") as file:
+        links: list[tuple[str, Any]] = []
+        file.visititems_links(lambda name, link: links.append((name, link)))
         total = 0
-
-        def visit(name: str, link: Any) -> None:
-            nonlocal total
+        for name, link in links:
             if isinstance(link, h5py.ExternalLink):
                 raise MicroscopyError(f"links to another file at {name}; such files are not followed")
-            if not isinstance(link, h5py.HardLink):
-                return
-            entry = file[name]
-            if isinstance(entry, h5py.Dataset) and entry.shape is not None:
-                if entry.external or entry.is_virtual:
-                    raise MicroscopyError(f"keeps {name} in another file; such files are not followed")
-                check_size(entry.shape if entry.ndim < 3 else (entry.size, 1, 1), entry.dtype.itemsize)
-                total += entry.size * entry.dtype.itemsize
-                check_size((total, 1, 1), 1)
-
-        file.visititems_links(visit)
+            entry = file[name] if isinstance(link, h5py.HardLink) else None
+            if not isinstance(entry, h5py.Dataset) or entry.shape is None:
+                continue
+            if entry.external or entry.is_virtual:
+                raise MicroscopyError(f"keeps {name} in another file; such files are not followed")
+            check_size(entry.shape if entry.ndim < 3 else (entry.size, 1, 1), entry.dtype.itemsize)
+            total += entry.size * entry.dtype.itemsize
+            check_size((total, 1, 1), 1)
         return "Version" in file and "Data" in file

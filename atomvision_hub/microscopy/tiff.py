@@ -6,6 +6,8 @@ size of a print, not of a specimen, and is no calibration.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,17 @@ _BULKY = re.compile(r"Strip|Tile|JPEGTables|ColorMap|IJMetadata|JEOL_Header")
 
 def read(path: Path) -> list[Signal]:
     """Return the pages of a TIFF file; equal pages that follow each other are one stack."""
+    with _complaints() as complaints:
+        signals = _signals(path)
+    if broken := [line for line in complaints if "invalid" in line and "offset" in line]:
+        # What tifffile leaves out with a remark may be the calibration.
+        raise MicroscopyError(
+            f"is damaged or cut short; copy it again from the instrument ({broken[0][:120]})"
+        )
+    return signals
+
+
+def _signals(path: Path) -> list[Signal]:
     import tifffile
 
     # Series of OME and Micro-Manager name further files to open: a page is what this file holds.
@@ -42,6 +55,25 @@ def read(path: Path) -> list[Signal]:
             data = stacked if stacked is not None else np.stack([_pixels_of(page, path) for page in group])
             signals.append(_signal(data, group[0], facts, previews=len(pages) - len(usable)))
         return signals
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what tifffile remarks instead of printing it."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(" ".join(record.getMessage().split()))
+
+    logger, handler = logging.getLogger("tifffile"), Collector()
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
 
 
 def _signal(data: np.ndarray[Any, Any], page: Any, facts: dict[str, Any], previews: int) -> Signal:
