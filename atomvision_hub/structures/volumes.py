@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import math
 import re
 import tempfile
@@ -104,8 +105,7 @@ def read_volume(path: str | Path, *, kind: Kind | None = None) -> Volume:
             f"{path.name}: not a known volume; give a VASP PARCHG, CHG, CHGCAR, LOCPOT or a .cube file"
         )
     kind = kind or ("potential" if "LOCPOT" in path.name.upper() else "density")
-    with _told(path), warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of text that is no number
+    with _told(path):
         cube = path.name.lower().removesuffix(".gz").endswith((".cube", ".cub"))
         volume = (_read_cube if cube else _read_vasp)(path, kind)
     if not np.isfinite(volume.values).all():
@@ -141,16 +141,19 @@ def _blocks(file: Path, grid: str) -> list[npt.NDArray[np.float64]]:
     ASE's `VaspChargeDensity` misses the second block of a LOCPOT, before which the moments of the atoms
     stand, and fills a row of which one number is left.
     """
-    words, shape = grid.encode().split(), [int(word) for word in grid.split()]
+    shape = [int(word) for word in grid.split()]
+    content, count = file.read_bytes(), math.prod(shape)
+    line = rb"[ \t]+".join(word.encode() for word in grid.split())
+    ends = [match.end() for match in re.finditer(rb"^[ \t]*" + line + rb"[ \t]*\r?$", content, re.MULTILINE)]
     found = []
-    with file.open("rb") as stream:
-        while line := stream.readline():
-            if line.split() != words:
-                continue
-            values = np.fromfile(stream, count=math.prod(shape), sep=" ")
-            if values.size < math.prod(shape):
-                raise ValueError(f"it is cut off: {values.size} of {math.prod(shape)} values")
-            found.append(values.reshape(shape, order="F"))
+    for start, stop in itertools.pairwise([*ends, len(content)]):
+        text = content[start:stop].decode("ascii", "replace")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of text behind the last number
+            values = np.fromstring(text, count=count, sep=" ")
+        if values.size < count:
+            raise ValueError(f"it is cut off or damaged after {values.size} of {count} values")
+        found.append(values.reshape(shape, order="F"))
     return found
 
 
