@@ -73,7 +73,7 @@ class Recipe:
     empty_bands: int = 8
     broadening: float = 0.025
     gap_threshold: float = 0.1
-    fewest_states: int = 8
+    fewest_states: int = 4
     spin: Literal["auto", "paired", "polarised"] = "auto"
     max_atoms: int = 24
 

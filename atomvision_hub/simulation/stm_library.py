@@ -87,14 +87,14 @@ def local_densities(
     content = pack(states)
     if cache is not None:
         digest = hashlib.sha256(content).hexdigest()[:12]
-        write_bytes(cache / f"{_stem(layer, recipe)}-{digest}.npz", content)
+        write_bytes(cache / f"{file_stem(layer, recipe)}-{digest}.npz", content)
     return unpack(content, layer, biases, reference) or []
 
 
 def pack(states: StateDensity, *, references: Sequence[BiasReference] | None = None) -> bytes:
     """Return windows as the content of a file; the same states give the same bytes."""
     windows = [w for w in states.windows if references is None or w.reference in references]
-    densities = [_density(states, window) for window in windows]
+    densities = [full_density(states, window) for window in windows]
     heights = densities[0].heights
     kept = (heights >= LOWEST) & (heights <= HIGHEST)
     values = np.stack([density.values[:, :, kept] for density in densities])
@@ -168,10 +168,23 @@ def unpack(
         raise AtomVisionError(f"damaged volume ({problem}); delete the file and try again") from None
 
 
+def file_stem(layer: ase.Atoms, recipe: Recipe) -> str:
+    """Return how the names of the files of a composition and recipe begin."""
+    parameters = json.dumps(recipe.parameters(), sort_keys=True).encode()
+    return f"{reduced_formula(layer.numbers.tolist())}-{hashlib.sha256(parameters).hexdigest()[:8]}"
+
+
+def full_density(states: StateDensity, window: gpaw_engine.Window) -> LocalDensity:
+    """Return a window as it was calculated, with all its heights."""
+    periodic = states.atoms.copy()
+    periodic.pbc = True
+    return LocalDensity.from_volume(Volume(window.values, periodic, "e/Å^3", "density"), bias=window.bias)
+
+
 def _find(
     folder: Path, layer: ase.Atoms, biases: Sequence[float], reference: BiasReference, recipe: Recipe
 ) -> list[LocalDensity] | None:
-    for path in sorted(folder.glob(f"{_stem(layer, recipe)}-*.npz")):
+    for path in sorted(folder.glob(f"{file_stem(layer, recipe)}-*.npz")):
         try:
             found = unpack(path.read_bytes(), layer, biases, reference)
         except AtomVisionError as problem:
@@ -179,17 +192,6 @@ def _find(
         if found is not None:
             return found
     return None
-
-
-def _stem(layer: ase.Atoms, recipe: Recipe) -> str:
-    parameters = json.dumps(recipe.parameters(), sort_keys=True).encode()
-    return f"{reduced_formula(layer.numbers.tolist())}-{hashlib.sha256(parameters).hexdigest()[:8]}"
-
-
-def _density(states: StateDensity, window: gpaw_engine.Window) -> LocalDensity:
-    periodic = states.atoms.copy()
-    periodic.pbc = True
-    return LocalDensity.from_volume(Volume(window.values, periodic, "e/Å^3", "density"), bias=window.bias)
 
 
 def _same(arrays: dict[str, npt.NDArray[Any]], layer: ase.Atoms) -> bool:
