@@ -14,7 +14,6 @@ import itertools
 import math
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from atomvision_hub.errors import CrystalError, UsageError
 Kind = Literal["density", "potential"]
 
 #: Unpacked bytes; what an input claims beyond that is a mistake or an attack (a PARCHG has 18 bytes a value).
-LARGEST = 2**30
+LARGEST = 2**29
 _VASP_NAME = re.compile(r"(PARCHG|CHGCAR|LOCPOT|CHG)", re.IGNORECASE)
 _UNITS = {"density": "e/Å^3", "potential": "eV"}
 
@@ -147,12 +146,10 @@ def _blocks(file: Path, grid: str) -> list[npt.NDArray[np.float64]]:
     ends = [match.end() for match in re.finditer(rb"^[ \t]*" + line + rb"[ \t]*\r?$", content, re.MULTILINE)]
     found = []
     for start, stop in itertools.pairwise([*ends, len(content)]):
-        text = content[start:stop].decode("ascii", "replace")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of text behind the last number
-            values = np.fromstring(text, count=count, sep=" ")
-        if values.size < count:
-            raise ValueError(f"it is cut off or damaged after {values.size} of {count} values")
+        words = content[start:stop].split(None, count)[:count]
+        if len(words) < count:
+            raise ValueError(f"it is cut off after {len(words)} of {count} values")
+        values = np.array(words, dtype=np.float64)
         found.append(values.reshape(shape, order="F"))
     return found
 
