@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ Floats = npt.NDArray[np.float64]
 
 #: Neighbours that the fingerprint looks at.
 NEIGHBOURS = 40
+#: Neighbours of a first look: its numbers are among those of the whole fingerprint, at a fraction of its
+#: cost.
+FIRST = 4
 #: Fingerprints that differ nowhere by more than this (Å) belong to one crystal. Relaxations of one material
 #: by different functionals differ by more, and stay apart.
 TOLERANCE = 0.02
@@ -56,11 +60,8 @@ def duplicates(structures: Structures, ids: Sequence[str], tolerance: float = TO
     found: dict[str, str] = {}
     for members in groups.values():
         kept: list[tuple[str, Floats]] = []
-        for material_id, layer in _alike(structures, members):
-            try:
-                print_ = fingerprint(layer)
-            except np.linalg.LinAlgError:
-                continue
+        candidates = _nearby(_alike(structures, members), FIRST, tolerance)
+        for material_id, _, print_ in _nearby([entry[:2] for entry in candidates], NEIGHBOURS, tolerance):
             for other, known in kept:
                 if np.abs(known - print_).max() <= tolerance:
                     found[material_id] = other
@@ -92,6 +93,20 @@ def _alike(structures: Structures, members: Sequence[str]) -> list[tuple[str, as
     return [entry for entry, others in zip(layers, near.sum(axis=1), strict=True) if others > 1]
 
 
+def _nearby(
+    layers: Sequence[tuple[str, ase.Atoms]], neighbours: int, tolerance: float
+) -> list[tuple[str, ase.Atoms, Floats]]:
+    """Return the layers whose fingerprint of so many neighbours is within `tolerance` of another one's."""
+    if len(layers) < 2:
+        return []
+    found = []
+    for material_id, layer in layers:
+        with contextlib.suppress(np.linalg.LinAlgError):
+            found.append((material_id, layer, fingerprint(layer, neighbours)))
+    prints = np.array([entry[2] for entry in found])
+    return [entry for entry in found if (np.abs(prints - entry[2]).max(axis=1) <= tolerance).sum() > 1]
+
+
 def fingerprint(atoms: ase.Atoms, neighbours: int = NEIGHBOURS) -> Floats:
     """Return numbers that are equal for equal layers, whatever their cell, and close for close ones.
 
@@ -112,36 +127,51 @@ def fingerprint(atoms: ase.Atoms, neighbours: int = NEIGHBOURS) -> Floats:
     numpy.ndarray
         Shape (elements * elements * neighbours,), in Å.
     """
-    from scipy.spatial import cKDTree
-
     flat = atoms if is_flat(atoms) else flat_layer(atoms)
-    numbers, positions = flat.numbers, flat.positions
-    counts = Counter(numbers.tolist())
-    images = _disk(flat.cell.array[:2, :2], positions, min(counts.values()), neighbours)
+    numbers, positions, cell = flat.numbers, flat.positions, flat.cell.array[:2, :2]
+    species = sorted(Counter(numbers.tolist()).items())
+    extent = float(np.linalg.norm(np.ptp(positions[:, :2], axis=0)))
+    area = abs(float(np.linalg.det(cell)))
+    # As far as a disk with so many atoms of the rarest kind reaches on average; more where that is too
+    # little.
+    reach = 1.2 * np.sqrt((neighbours + 2) * area / (np.pi * min(n for _, n in species))) + extent
+    while True:
+        distances = _distances(
+            numbers, positions, _disk(cell, reach), [number for number, _ in species], neighbours
+        )
+        # All atoms this near are there: their lattice vectors are no longer than `reach`.
+        farthest = float(distances.max())
+        if farthest <= reach - extent:
+            break
+        reach = farthest + extent + 1e-6 if np.isfinite(farthest) else 1.5 * reach
     parts = []
-    for second in sorted(counts):
-        cloud = (positions[numbers == second][:, None, :] + images).reshape(-1, 3)
-        distances, _ = cKDTree(cloud).query(positions, k=neighbours + 1)
-        for first in sorted(counts):
-            mine = distances[numbers == first]
+    for index, (second, _) in enumerate(species):
+        for first, _ in species:
+            mine = distances[index, numbers == first]
             # Without the atom itself.
             parts.append((mine[:, 1:] if first == second else mine[:, :-1]).mean(axis=0))
     return np.concatenate(parts)
 
 
-def _disk(cell: Floats, positions: Floats, rarest: int, neighbours: int) -> Floats:
-    """Return lattice vectors, shape (k, 3), among which every atom finds its neighbours of every element."""
+def _distances(
+    numbers: npt.NDArray[np.int64], positions: Floats, images: Floats, species: Sequence[int], neighbours: int
+) -> Floats:
+    """Return the distances of every atom to its nearest atoms, itself included: [species, atom, nearest]."""
+    from scipy.spatial import cKDTree
+
+    found = []
+    for number in species:
+        cloud = (positions[numbers == number][:, None, :] + images).reshape(-1, 3)
+        found.append(cKDTree(cloud).query(positions, k=neighbours + 1)[0])
+    return np.array(found)
+
+
+def _disk(cell: Floats, radius: float) -> Floats:
+    """Return all lattice vectors up to a length, shape (k, 3)."""
     (a, b), (c, d) = cell.tolist()
     area = abs(a * d - b * c)
-    extent = np.ptp(positions, axis=0)
-    # A disk that holds `neighbours` + 1 atoms of the rarest kind for certain: its area beside its rim of one
-    # cell, seen from anywhere in the cell.
-    rim = float(np.linalg.norm(cell, axis=1).sum() + np.linalg.norm(extent[:2]))
-    radius = np.sqrt((neighbours + 2) * area / (np.pi * rarest)) + rim
-    radius = float(np.hypot(radius, extent[2]))
-    reach = radius + rim
-    spans = [int(np.ceil(reach * np.hypot(*row) / area)) for row in ((c, d), (a, b))]
+    spans = [int(np.ceil(radius * np.hypot(*row) / area)) for row in ((c, d), (a, b))]
     grid = np.mgrid[-spans[0] : spans[0] + 1, -spans[1] : spans[1] + 1].reshape(2, -1).T
     vectors = np.zeros((len(grid), 3))
     vectors[:, :2] = grid @ cell
-    return vectors[np.hypot(vectors[:, 0], vectors[:, 1]) <= reach]
+    return vectors[np.hypot(vectors[:, 0], vectors[:, 1]) <= radius]
