@@ -98,9 +98,10 @@ def test_the_tip_stays_above_the_topmost_atom(density: LocalDensity) -> None:
         ({"pixel_size": -0.1}, "pixel_size must be positive"),
         ({"shift": (1, 2, 3)}, "shift must be two finite numbers in Å"),
         ({"rotation": np.inf}, "rotation must be a finite number"),
-        ({"bias": 0.5}, "this density was computed for a bias of -0.5 V, not 0.5 V"),
+        ({"bias": 0.5}, "the density has bias \\(V\\) -0.5, not 0.5; give a crystal to compute another"),
         ({"bias": np.nan}, "bias must be a finite number of volts"),
-        ({"surrogate": True}, "this density was computed by test; give a crystal for 'surrogate'"),
+        ({"bias_reference": "fermi"}, "the density has bias_reference band_edge, not fermi"),
+        ({"surrogate": True}, "the density has engine test, not surrogate"),
     ],
 )
 def test_arguments_that_make_no_sense(density: LocalDensity, arguments: dict[str, Any], message: str) -> None:
@@ -110,7 +111,9 @@ def test_arguments_that_make_no_sense(density: LocalDensity, arguments: dict[str
 
 
 def test_a_crystal_needs_an_engine(graphene: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"pass a LocalDensity, engine='gpaw' \(pip install 'atomvision-hub"):
+    with pytest.raises(
+        UsageError, match=r"engine='gpaw' \(for most crystals pip install 'atomvision-hub\[stm\]'\)"
+    ):
         simulate_stm(graphene, bias=0.5)
     with pytest.raises(UsageError, match="engine must be 'gpaw' or 'surrogate', not 'vasp'"):
         simulate_stm(graphene, bias=0.5, engine="vasp")

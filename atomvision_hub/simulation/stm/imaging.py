@@ -133,6 +133,7 @@ def simulate_stm(
     shift: Sequence[float] | npt.NDArray[np.float64] = (0.0, 0.0),
     surrogate: bool = False,
     engine: str | None = None,
+    bias_reference: BiasReference | None = None,
     engine_options: Mapping[str, Any] | None = None,
 ) -> StmFrame:
     """Simulate an STM image: the density of states where an s-wave tip would be.
@@ -164,9 +165,13 @@ def simulate_stm(
     surrogate
         The same as ``engine="surrogate"``.
     engine
-        For a crystal: ``"gpaw"`` (needs the extra ``[stm]``) or ``"surrogate"``, s orbitals without a bias.
+        For a crystal: ``"gpaw"``, a density of states that comes with the package or is computed now (needs
+        the extra ``[stm]``), or ``"surrogate"``, s orbitals without a bias.
+    bias_reference
+        Where GPAW's window of energies begins: by default at the ``"band_edge"`` when there is a gap;
+        ``"fermi"`` always at the Fermi level.
     engine_options
-        Further settings of the GPAW engine.
+        Further arguments of `stm_library.local_densities`: `recipe`, `cache`.
 
     Raises
     ------
@@ -190,7 +195,8 @@ def simulate_stm(
     for name, value in (("rotation", rotation), ("height", height)):
         if not _finite(value):
             raise UsageError(f"{name} must be a finite number, not {value!r}")
-    density = _density(source, bias, ENGINE if surrogate else engine, engine_options or {})
+    engine = ENGINE if surrogate else engine
+    density = _density(source, bias, engine, bias_reference, engine_options or {})
     level, unreached = None, 0.0
     if mode == "constant_height":
         grid = density.plane(height)
@@ -215,30 +221,39 @@ def simulate_stm(
 
 
 def _density(
-    source: LocalDensity | Atoms, bias: float | None, engine: str | None, options: Mapping[str, Any]
+    source: LocalDensity | Atoms,
+    bias: float | None,
+    engine: str | None,
+    reference: BiasReference | None,
+    options: Mapping[str, Any],
 ) -> LocalDensity:
     """Return the density that is imaged."""
     if bias is not None and not _finite(bias):
         raise UsageError(f"bias must be a finite number of volts, not {bias!r}")
     if isinstance(source, LocalDensity):
-        if engine is not None and engine != source.engine:
-            raise UsageError(f"this density was computed by {source.engine}; give a crystal for {engine!r}")
-        if bias is not None and source.bias is not None and bias != source.bias:
-            raise UsageError(f"this density was computed for a bias of {source.bias:g} V, not {bias:g} V")
+        for name, asked, given in (
+            ("engine", engine, source.engine),
+            ("bias (V)", bias, source.bias),
+            ("bias_reference", reference, source.bias_reference),
+        ):
+            if asked is not None and asked != given:
+                raise UsageError(
+                    f"the density has {name} {given}, not {asked}; give a crystal to compute another"
+                )
         return source
     if engine == ENGINE:
         return surrogate_density(source)
     if engine == "gpaw":
-        from atomvision_hub.simulation.gpaw_engine import local_density
+        from atomvision_hub.simulation.stm_library import local_densities
 
         if bias is None:
             raise UsageError("the GPAW engine needs a bias in V; positive images empty states")
-        return local_density(source, bias=bias, **options)
+        return local_densities(source, [bias], reference or "band_edge", **options)[0]
     if engine is not None:
         raise UsageError(f"engine must be 'gpaw' or 'surrogate', not {engine!r}")
     raise UsageError(
-        "a crystal has no density of states of its own: pass a LocalDensity, engine='gpaw' (pip install "
-        "'atomvision-hub[stm]'), or surrogate=True for s orbitals without electronic structure"
+        "a crystal has no density of states of its own: pass a LocalDensity, engine='gpaw' (for most crystals"
+        " pip install 'atomvision-hub[stm]'), or surrogate=True for s orbitals without electronic structure"
     )
 
 
