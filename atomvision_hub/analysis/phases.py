@@ -40,8 +40,8 @@ def _cubic(symbol: str, structure: str, a: float) -> Callable[[], Atoms]:
     return build
 
 
-#: Name -> crystal in its conventional cell. Lattice constants at room temperature; those of the elements and of
-#: SrTiO3 as in common tables.
+#: Name -> crystal in its conventional cell, lattice constants at room temperature; those of the elements and
+#: of SrTiO3 as in common tables.
 PHASES: MappingProxyType[str, Callable[[], Atoms]] = MappingProxyType(
     {
         "Fe3O4": _magnetite,

@@ -124,8 +124,8 @@ def lattice_spacings(
     max_peaks
         At most so many sets of planes.
     max_spacing, min_spacing
-        Spacings to look for, in the unit of the result; by default up to a quarter of the shorter side, and
-        down to 0.6 Å, below which images show the instrument's own frequencies and no lattice, or to two pixels.
+        Spacings to look for, in the unit of the result. By default up to a quarter of the shorter side, and
+        down to two pixels or 0.6 Å, below which an image shows frequencies of the instrument and no lattice.
 
     Raises
     ------

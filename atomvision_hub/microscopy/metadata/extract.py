@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from atomvision_hub.microscopy.metadata.schema import Metadata
 from atomvision_hub.microscopy.metadata.tags import TABLES, Rule, moment
 
-#: Tags that show that the date of DigitalMicrograph could not be told apart from month/day.
+#: A date such as 3/4/2016, which may be of March or April.
 _AMBIGUOUS_DATE = "DataBar.Acquisition Date"
 _MAX_DEPTH = 40
 
@@ -61,7 +61,7 @@ class Image(Protocol):
 
 
 def extract(image: Image) -> Metadata:
-    """Return what the file of an image tells, in the units of the schema; what it does not tell stays unknown.
+    """Return what the file of an image tells, in the units of the schema; what it does not stays unknown.
 
     Parameters
     ----------

@@ -223,7 +223,7 @@ class Provenance(Section):
 class Facts(Section):
     """All sections, as a person writes them beside an image: nothing is required."""
 
-    schema_version: Literal["1.0"] = Field(SCHEMA_VERSION, description="Version of this schema")
+    schema_version: Literal["1.0"] = Field("1.0", description="Version of this schema")
     sample: Sample = Field(Sample(), description="What was in the microscope")
     instrument: Instrument = Field(Instrument(), description="Which microscope it was")
     acquisition: Acquisition = Field(Acquisition(), description="How the image was taken")

@@ -1,8 +1,8 @@
 """Metadata that people write: YAML beside an image or for a whole folder.
 
-``scan.dm4.yaml`` or ``scan.yaml`` beside ``scan.dm4`` speaks of that image, ``metadata.yaml`` of all images in
-its folder. What a person wrote beside the image counts before what is written for the folder, and both before
-the file; where they contradict the file, a note says so.
+``scan.dm4.yaml`` or ``scan.yaml`` beside ``scan.dm4`` speaks of that image, ``metadata.yaml`` of all images
+in its folder. What a person wrote beside the image counts before what is written for the folder, and both
+before the file; where they contradict the file, a note says so.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _lines(path: Path, text: str) -> dict[str, int]:
     """Return dotted field -> line, having refused what would unfold (anchors), nest too deep or repeat."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise MetadataError(
                 [Problem(path, line, "", "has an anchor or alias (& or *); write the value out")]
@@ -212,7 +212,7 @@ def _walk(node: yaml.Node, prefix: str = "") -> Iterator[tuple[str, int]]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             field = f"{prefix}{key.value}"
-            yield field, key.start_mark.line + 1
+            yield field, key.start_mark.line + 1 if key.start_mark else 0
             yield from _walk(value, f"{field}.")
 
 

@@ -142,11 +142,12 @@ def _number(entry: Any) -> float | None:
 
 def _clean(value: float) -> float:
     # 2.5000000000000002e-06 and the like come from decimal texts and from single precision.
-    return float(f"{value:.7g}")
+    return float(f"{value:.7g}") + 0.0
 
 
 _DEGREES = math.degrees(1.0)
 _ASCTIME = "%a %b %d %H:%M:%S %Y"
+_FEI_BEAMS = {"EBeam": "sem", "IBeam": "fib", "IRBeam": "optical"}
 _TIA_MODE = {"stem": "stem", "diffraction": "diffraction", "tem": "tem"}
 
 #: Gatan DM3 and DM4 (DigitalMicrograph), also TIFF written by it.
@@ -155,7 +156,7 @@ DIGITAL_MICROGRAPH = (
     Rule("sample.name", "Microscope Info.Specimen", text),
     Rule("instrument.name", "Session Info.Microscope", text),
     Rule("instrument.name", "Microscope Info.Microscope", text),
-    Rule("instrument.model", "Microscope Info.Name", text),
+    # "Microscope Info.Name" is the driver by which DigitalMicrograph reaches the microscope, not its model.
     Rule("instrument.voltage", "Microscope Info.Voltage", positive(1e-3)),
     # The imaging mode is "DIFFRACTION" while a probe scans: the operation mode comes first.
     Rule("acquisition.mode", "Microscope Info.Operation Mode", word({"scanning": "stem"})),
@@ -252,7 +253,7 @@ FEI_TIFF = (
     Rule("instrument.model", "fei_metadata.System.SystemType", text),
     Rule("instrument.kind", "fei_metadata.System.Type", exactly({"DualBeam": "fib", "SEM": "sem"})),
     Rule("instrument.voltage", "fei_metadata.Beam.HV", positive(1e-3)),
-    Rule("acquisition.mode", "fei_metadata.Beam.Beam", exactly({"EBeam": "sem", "IBeam": "fib", "IRBeam": "optical"})),
+    Rule("acquisition.mode", "fei_metadata.Beam.Beam", exactly(_FEI_BEAMS)),
     Rule("acquisition.detector", "fei_metadata.Detectors.Name", text),
     Rule("acquisition.dwell_time", "fei_metadata.Scan.Dwelltime", positive()),
     Rule("acquisition.frame_time", "fei_metadata.Scan.FrameTime", positive()),
@@ -261,7 +262,7 @@ FEI_TIFF = (
     Rule("acquisition.tilt_alpha", "fei_metadata.Stage.StageT", number(_DEGREES)),
     Rule("acquisition.date", "fei_metadata.PrivateFei.TimeOfCreation", moment("%d.%m.%Y %H:%M:%S")),
     Rule("people.operator", "fei_metadata.User.User", text),
-)  # fmt: skip
+)
 
 #: TIFF of Olympus Soft Imaging Solutions (cameras on transmission microscopes).
 OLYMPUS = (

@@ -19,13 +19,26 @@ from atomvision_hub.microscopy.metadata.schema import (
     extra,
 )
 
+_INTRODUCTION = (
+    "Written by `atomvision metadata schema --markdown`; the JSON Schema is `atomvision metadata schema`. "
+    "Every field may be unknown; nothing is guessed. Paths are those of the NeXus application definition "
+    "[NXem](https://fairmat-nfdi.github.io/nexus_definitions/classes/applications/NXem.html), terms "
+    "those of the [EM Glossary](https://emglossary.helmholtz-metadaten.de); a blank means that there is no "
+    "such term or that we are not sure of it."
+)
+_PRECEDENCE = (
+    "What is written beside the image (`scan.dm4.yaml`, then `scan.yaml`) counts before what is written for "
+    "its folder (`metadata.yaml`), and both before the file itself. Where a person contradicts the file, the "
+    "person's value is used and `notes` tells both."
+)
+
 
 def template() -> str:
     """Return YAML with all fields that a person can fill in, each with comment, unit and example."""
     lines = [
         "# Metadata of an experimental image. Fill in what you know, leave the rest empty or take it out.",
-        "# Save it beside the image as IMAGE.yaml, or as metadata.yaml for all images of a folder; check it with",
-        "# atomvision metadata validate FILE",
+        "# Save it beside the image as IMAGE.yaml, or as metadata.yaml for all images of a folder.",
+        "# Check it: atomvision metadata validate FILE",
         f"schema_version: '{SCHEMA_VERSION}'",
     ]
     for section, model in SECTIONS.items():
@@ -67,7 +80,8 @@ def example(name: str) -> str:
     known = {entry.lower(): entry for entry in examples()}
     if name.lower() not in known:
         raise UsageError(f"no example {name!r}; there are {', '.join(known.values())}")
-    return (_folder() / f"{known[name.lower()]}.yaml").read_text(encoding="utf-8")
+    content: str = (_folder() / f"{known[name.lower()]}.yaml").read_text(encoding="utf-8")
+    return content
 
 
 def _folder() -> Any:
@@ -82,13 +96,7 @@ def field_table() -> str:
 def _page() -> Iterator[str]:
     yield f"# Metadata of experimental images (schema {SCHEMA_VERSION})"
     yield ""
-    yield (
-        "Written by `atomvision metadata schema --markdown`; the JSON Schema is `atomvision metadata schema`. "
-        "Every field may be unknown; nothing is guessed. Paths are those of the NeXus application definition "
-        "[NXem](https://fairmat-nfdi.github.io/nexus_definitions/classes/applications/NXem.html), terms those of "
-        "the [EM Glossary](https://emglossary.helmholtz-metadaten.de); a blank means that there is no such term or "
-        "that we are not sure of it."
-    )
+    yield _INTRODUCTION
     for section, model in SECTIONS.items():
         yield ""
         yield f"## {section}"
@@ -107,7 +115,7 @@ def _page() -> Iterator[str]:
             meaning = FIELDS[path].description
             yield f"| `{name}` | {meaning} | {facts.get('unit', '')} | {words} | {nexus} | {term} |"
     yield ""
-    yield "NeXus paths are below `/NXem/ENTRY/`; `eventID`, `stageID`, `userID` stand for names such as `event1`."
+    yield "NeXus paths are below `/NXem/ENTRY/`; `eventID`, `stageID`, `userID` stand for `event1` and so on."
     yield ""
     yield "## Beside the sections"
     yield ""
@@ -118,23 +126,23 @@ def _page() -> Iterator[str]:
     yield ""
     yield "## Who is believed"
     yield ""
-    yield (
-        "What is written beside the image (`scan.dm4.yaml`, then `scan.yaml`) counts before what is written for its "
-        "folder (`metadata.yaml`), and both before the file itself. Where a person contradicts the file, the "
-        "person's value is used and `notes` tells both."
-    )
+    yield _PRECEDENCE
 
 
 def to_yaml(metadata: Metadata) -> str:
-    """Return what is known of an image as YAML, each value with a comment that says where it comes from."""
+    """Return what is known of an image as YAML, each value with a comment that says where it comes from.
+
+    Provenance stands in comments: the result can be filled up and saved beside the image.
+    """
     lines = [f"schema_version: '{SCHEMA_VERSION}'"]
     current = ""
-    for path, value in metadata.model_copy().values().items():
+    for path, value in metadata.values().items():
         section, name = path.split(".")
+        mark = "# " if section == "provenance" else ""
         if section != current:
-            lines += [f"{section}:"]
+            lines.append(f"{mark}{section}:")
             current = section
-        lines.append(f"  {name}: {_scalar(value)}  # {metadata.sources[path]}")
+        lines.append(f"{mark}  {name}: {_scalar(value)}  # {metadata.sources[path]}")
     lines += [f"# note: {note}" for note in metadata.notes]
     return "\n".join(lines) + "\n"
 

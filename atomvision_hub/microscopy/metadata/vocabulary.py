@@ -26,8 +26,8 @@ _PAIRS = {")": "(", "]": "["}
 def check_formula(text: str) -> str:
     """Return a chemical formula unchanged.
 
-    Element symbols with counts (``"Fe3O4"``, ``"Mo0.5W0.5S2"``), groups in brackets and adducts after a middle
-    dot (``"CuSO4·5H2O"``).
+    Element symbols with counts (``"Fe3O4"``, ``"Mo0.5W0.5S2"``), groups in brackets, and adducts after a
+    middle dot (``"CuSO4·5H2O"``).
 
     Raises
     ------

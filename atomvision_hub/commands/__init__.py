@@ -1,0 +1,1 @@
+"""Doors of the command line that are too long for `cli.py`; no science, no state."""

@@ -1,0 +1,137 @@
+"""`atomvision spacings`: lattice spacings of an image, and the planes of a crystal that they fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atomvision_hub.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from ase import Atoms
+
+    from atomvision_hub.analysis import Matches, Spacings
+
+
+def spacings(
+    image: Annotated[Path, typer.Argument(help="Image or instrument file: PNG, TIFF, DM4, EMD, SXM, ...")],
+    pixel_size: Annotated[
+        float | None, typer.Option(min=1e-6, help="Å/px; without it what the file says.")
+    ] = None,
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            help="Crystal to compare with: a file that ASE reads, an id of the reference crystals (MoS2), "
+            "or one of Au, Fe3O4, Pt, Rh, Si, SnS, SrTiO3."
+        ),
+    ] = None,
+    calibration: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="Relative standard uncertainty of the pixel size.")
+    ] = 0.02,
+    index: Annotated[int, typer.Option(min=0, help="Which image of the file, from 0.")] = 0,
+    crop: Annotated[
+        str | None, typer.Option(help="Only a part: ROW,COLUMN,HEIGHT,WIDTH in pixels; one particle of many.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="PNG of image, spectrum and table to write.")] = None,
+) -> None:
+    """Measure lattice spacings in an image and name the planes of a crystal that they fit.
+
+    Example: atomvision spacings scan.dm4 --structure Fe3O4 --picture spacings.png
+    """
+    from atomvision_hub.analysis import lattice_spacings, match_spacings
+    from atomvision_hub.microscopy import read_images
+
+    crystal = _crystal(structure) if structure else None
+    images = read_images(image)
+    if index >= len(images):
+        raise UsageError(f"{image} has {len(images)} image(s); --index counts from 0")
+    chosen = images[index]
+    pixels = _part(chosen.data, crop)
+    size = (pixel_size, pixel_size) if pixel_size is not None else chosen.pixel_size
+    found = lattice_spacings(pixels, size, calibration_uncertainty=calibration)
+    matches = match_spacings(found, crystal) if crystal is not None and size is not None else None
+    if crystal is not None and size is None:
+        typer.echo(f"note: {image} has no pixel size; give --pixel-size to compare with a crystal", err=True)
+    if picture is not None:
+        from atomvision_hub._files import write_bytes
+        from atomvision_hub.analysis.picture import spacings_picture
+
+        title = f"{image.name}" + (f" and {structure}" if structure else "")
+        write_bytes(picture, spacings_picture(pixels, found, matches, title))
+    if as_json:
+        content = {"image": str(image), **found.to_dict(), **(matches.to_dict() if matches else {})}
+        typer.echo(json.dumps(content, ensure_ascii=False, sort_keys=True))
+    else:
+        for line in _report(found, matches):
+            typer.echo(line)
+
+
+def _part(pixels: npt.NDArray[Any], crop: str | None) -> npt.NDArray[Any]:
+    """Return the part of an image that was asked for."""
+    if crop is None:
+        return pixels
+    try:
+        row, column, height, width = (int(word) for word in crop.split(","))
+    except ValueError:
+        raise UsageError(f"--crop is {crop!r}; write ROW,COLUMN,HEIGHT,WIDTH in pixels") from None
+    if (
+        min(row, column) < 0
+        or min(height, width) < 1
+        or row + height > pixels.shape[0]
+        or column + width > pixels.shape[1]
+    ):
+        rows, columns = pixels.shape
+        raise UsageError(f"--crop {crop} lies outside the image of {rows} x {columns} pixels")
+    return pixels[row : row + height, column : column + width]
+
+
+def _crystal(name: str) -> Atoms:
+    """Return a crystal by file, well-known formula or reference id; a layer repeats in x and y only."""
+    from atomvision_hub.analysis import PHASES, known_phase
+    from atomvision_hub.errors import CrystalError
+    from atomvision_hub.structures import flat_layer, load_structures
+
+    known = known_phase(name)
+    if known is not None:
+        return known
+    structures = load_structures(name if Path(name).exists() else "reference")
+    identifier = next(iter(structures), "") if Path(name).exists() else name
+    if identifier not in structures:
+        known_names = ", ".join(PHASES)
+        raise UsageError(f"no crystal {name!r}: no file, no reference crystal, and not one of {known_names}")
+    atoms = structures[identifier]
+    try:
+        return flat_layer(atoms)
+    except CrystalError:
+        return atoms
+
+
+def _report(found: Spacings, matches: Matches | None) -> list[str]:
+    """Return the result as lines."""
+    from atomvision_hub.analysis.picture import hkl_text
+
+    if not found.peaks:
+        return ["no lattice planes found"]
+    unit = found.unit
+    lines = [f"  d ({unit})  ± noise  ± calibration   angle (°)   intensity   planes that fit"]
+    for number, peak in enumerate(found.peaks):
+        fits = matches.facets[number][:3] if matches else ()
+        planes = ", ".join(f"{{{hkl_text(fit.hkl)}}} {fit.d:.3f} ({fit.deviation:+.1%})" for fit in fits)
+        lines.append(
+            f"{peak.d:8.4f}  {peak.uncertainty:7.4f}  {peak.calibration_uncertainty:13.4f}  "
+            f"{peak.angle:6.2f} ± {peak.angle_uncertainty:.2f}  {peak.intensity:9.3g}   {planes}"
+        )
+    for zone in matches.zones if matches else ():
+        planes = " ".join(hkl_text(indices) if indices else "-" for indices in zone.indices)
+        lines.append(
+            f"seen along [{hkl_text(zone.axis)}]: {planes}; measured/crystal {zone.scale:.4f}, "
+            f"residual {zone.residual:.1%}, score {zone.score:.2f}"
+        )
+    if matches and not matches.zones:
+        lines.append("no direction of view of this crystal explains the spacings and their angles together")
+    return lines
