@@ -25,7 +25,7 @@ MAX_BYTES, MAX_PIXELS = 2**31, 2**27
 MAX_IMAGES = 4096
 
 _DTYPES = frozenset(["uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"])
-_LONGEST_LIST, _LONGEST_TEXT, _DEEPEST = 64, 2000, 24
+_LONGEST_LIST, _LONGEST_TEXT, _DEEPEST = 256, 2000, 24
 
 
 class MicroscopyError(AtomVisionError):

@@ -24,6 +24,7 @@ def read(path: Path) -> list[Signal]:
             with Image.open(path, formats=["PNG", "JPEG"]) as picture:
                 check_size((picture.height, picture.width), len(picture.getbands()) * 4)
                 text = {str(k): plain(v) for k, v in getattr(picture, "text", {}).items()}
+                _check_depth(path)
                 data = _grey(picture)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise MicroscopyError(
@@ -35,6 +36,18 @@ def read(path: Path) -> list[Signal]:
     notes = ["a lossy JPEG: intensities are not as measured"] if path.suffix.lower() != ".png" else []
     original: dict[str, Any] = {"original_metadata": {"text": text} if text else {}, "metadata": {}}
     return [Signal(data, None, original=original, notes=tuple(notes))]
+
+
+def _check_depth(path: Path) -> None:
+    """Refuse what Pillow would silently halve: PNG with 16 bits in several channels."""
+    with path.open("rb") as stream:
+        start = stream.read(26)
+    depth, colour = start[24:]
+    if start[1:4] == b"PNG" and depth == 16 and colour != 0:
+        raise MicroscopyError(
+            "has 16 bits in several channels, of which half would be lost; save it as 16-bit grey levels",
+            step="content",
+        )
 
 
 def _grey(picture: Image.Image) -> npt.NDArray[Any]:

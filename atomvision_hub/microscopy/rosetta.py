@@ -7,9 +7,10 @@ import io
 import logging
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def read_dm(path: Path) -> list[Signal]:
     with _quiet(path):
         from rsciio.digitalmicrograph import file_reader
 
-        return [_signal(found, path) for found in file_reader(str(path))]
+        return _signals(file_reader(str(path)), path)
 
 
 def read_tia(path: Path) -> list[Signal]:
@@ -39,7 +40,7 @@ def read_tia(path: Path) -> list[Signal]:
     with _quiet(path):
         from rsciio.tia import file_reader
 
-        return [_signal(found, path) for found in file_reader(str(path))]
+        return _signals(file_reader(str(path)), path)
 
 
 def companions(path: Path) -> list[Path]:
@@ -59,7 +60,7 @@ def read_mrc(path: Path) -> list[Signal]:
     with _quiet(path):
         from rsciio.mrc import file_reader
 
-        return [_signal(found, path) for found in file_reader(str(path))]
+        return _signals(file_reader(str(path)), path)
 
 
 def read_emd(path: Path) -> list[Signal]:
@@ -67,17 +68,18 @@ def read_emd(path: Path) -> list[Signal]:
     with _quiet(path):
         from rsciio.emd import file_reader
 
-        velox = _check_hdf5(path)
-        # Spectrum streams are not even opened.
-        found = file_reader(str(path), select_type="images") if velox else file_reader(str(path))
-        return [_signal(signal, path) for signal in found]
+        flavour = _check_hdf5(path)
+        if flavour == "velox":  # spectrum streams are not even opened
+            return _signals(file_reader(str(path), select_type="images"), path)
+        found = file_reader(str(path))
+        return _signals([_upright(one) for one in found] if flavour == "berkeley" else found, path)
 
 
 @contextlib.contextmanager
 def _quiet(path: Path) -> Iterator[None]:
     """Keep the remarks of a reader to itself, and tell of its absence in one line."""
     try:
-        logging.getLogger("rsciio").setLevel(logging.CRITICAL)
+        logging.getLogger("rsciio").setLevel(logging.CRITICAL)  # errors are raised and told by us
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
@@ -87,17 +89,38 @@ def _quiet(path: Path) -> Iterator[None]:
         raise
 
 
+def _signals(found: Sequence[Mapping[str, Any]], path: Path) -> list[Signal]:
+    """Return the images among what a reader found; what is none is told of in their notes."""
+    signals, refused = [], []
+    for one in found:
+        try:
+            signals.append(_signal(one, path))
+        except MicroscopyError as problem:
+            refused.append(problem)
+    if not signals:
+        raise refused[0] if refused else MicroscopyError("holds no image", step="content")
+    left_out = tuple(f"left out beside it: {problem.reason}" for problem in refused)
+    return [replace(signal, notes=(*signal.notes, *left_out)) for signal in signals]
+
+
+def _upright(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Undo the transposition with which rosettasciio reads Berkeley EMD: y along rows, x along columns."""
+    axes = list(found["axes"])
+    names = [str(axis.get("name", "")).casefold() for axis in axes]
+    order = list(reversed(range(len(axes))))
+    if {"x", "y"} <= set(names):
+        last = [names.index("y"), names.index("x")]
+        order = [index for index in order if index not in last] + last
+    return {**found, "data": np.transpose(found["data"], order), "axes": [axes[index] for index in order]}
+
+
 def _signal(found: Mapping[str, Any], path: Path) -> Signal:
     metadata = _mapped(found)
     axes = [dict(axis) for axis in found["axes"]]
     data = found["data"]
     shape = getattr(data, "shape", ())
     check_size(shape, data.dtype.itemsize)
-    data = np.asarray(data)
-    # Berkeley EMD comes transposed: what a file calls x lies along columns, whatever the order of its axes.
-    names = [str(axis.get("name", "")).casefold() for axis in axes]
-    if names[-2:] == ["x", "y"]:
-        data, axes = data.swapaxes(-1, -2), [*axes[:-2], axes[-1], axes[-2]]
+    data = np.array(data)  # no view of a file that may change
     name = str(metadata.get("General", {}).get("title") or "")
     what = repr(name) if name and name != path.stem else "it"
     signal_type = str(metadata.get("Signal", {}).get("signal_type") or "")
@@ -206,8 +229,8 @@ def _check_ser(path: Path) -> None:
         raise MicroscopyError(f"declares {total:,} images in {size:,} bytes; copy it again")
 
 
-def _check_hdf5(path: Path) -> bool:
-    """Tell whether an EMD file is one of Velox, refusing what HDF5 allows and no microscope writes.
+def _check_hdf5(path: Path) -> Literal["velox", "berkeley", "emd1"]:
+    """Tell which kind of EMD a file is, refusing what HDF5 allows and no microscope writes.
 
     Links into other files and data stored outside could read any file of this machine; a declared shape costs
     nothing until it is unfolded.
@@ -229,4 +252,6 @@ def _check_hdf5(path: Path) -> bool:
             check_size(entry.shape if entry.ndim < 3 else (entry.size, 1, 1), entry.dtype.itemsize)
             total += entry.size * entry.dtype.itemsize
             check_size((total, 1, 1), 1)
-        return "Version" in file and "Data" in file
+        if "Version" in file and "Data" in file:
+            return "velox"
+        return "emd1" if any(name.endswith("/dim0") for name, _ in links) else "berkeley"

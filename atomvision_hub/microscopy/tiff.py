@@ -23,6 +23,7 @@ from atomvision_hub.microscopy.plain_images import one_channel
 Scale = tuple[float, float] | None
 _MINISWHITE, _RGB, _PALETTE = 0, 2, 3
 _REDUCED = 1
+_VENDORS = ("fei_metadata", "sis_metadata", "sem_metadata", "tvips_metadata", "imagej_metadata")
 _BULKY = re.compile(r"Strip|Tile|JPEGTables|ColorMap|IJMetadata|JEOL_Header")
 
 
@@ -89,7 +90,12 @@ def _signal(data: np.ndarray[Any, Any], page: Any, facts: dict[str, Any], previe
     rows = tags.get("fei_metadata", {}).get("Image", {}).get("ResolutionY")
     if isinstance(bar, int) and isinstance(rows, int) and 0 < bar == data.shape[-2] - rows:
         notes.append(f"the last {bar} rows are the data bar of the instrument")
-    scale = _fei(tags) or _sis(tags) or _dm(tags) or _ome(tags) or _imagej(tags)
+    turned = tags.get("Orientation")
+    if turned not in (None, "TOPLEFT"):
+        notes.append(f"stored with orientation {turned}, shown as stored")
+    scale = (
+        _fei(tags) or _sis(tags) or _dm(tags) or _zeiss(tags) or _tvips(tags) or _ome(tags) or _imagej(tags)
+    )
     return Signal(
         data[0] if data.shape[0] == 1 else data,
         scale,
@@ -165,9 +171,7 @@ def _tags(page: Any) -> dict[str, Any]:
 
 
 def _file_facts(tif: Any) -> dict[str, Any]:
-    found = {
-        name: plain(getattr(tif, name, None)) for name in ("fei_metadata", "sis_metadata", "imagej_metadata")
-    }
+    found = {name: plain(getattr(tif, name, None)) for name in _VENDORS}
     description = str(tif.pages[0].description or "")[:1_000_000]
     # Read by pattern: nothing in a hostile document is expanded or followed.
     pixels = re.search(r"<Pixels\s[^>]*>", description)
@@ -209,6 +213,20 @@ def _dm(tags: dict[str, Any]) -> Scale:
     return _pair(tags.get("65010"), tags.get("65009"), tags.get("65004"), tags.get("65003"))
 
 
+def _zeiss(tags: dict[str, Any]) -> Scale:
+    # The fourth unnamed parameter of SmartSEM is the pixel size in metres on a display of 1024 columns.
+    unnamed = tags.get("sem_metadata", {}).get("")
+    if not isinstance(unnamed, list) or len(unnamed) < 4 or not isinstance(unnamed[3], int | float):
+        return None
+    size = unnamed[3] * 1024 / tags["ImageWidth"]
+    return _pair(size, size, "m")
+
+
+def _tvips(tags: dict[str, Any]) -> Scale:
+    tvips = tags.get("tvips_metadata", {})
+    return _pair(tvips.get("PixelSizeY"), tvips.get("PixelSizeX"), "nm")
+
+
 def _ome(tags: dict[str, Any]) -> Scale:
     pixels = tags.get("ome", {})
     units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
@@ -225,4 +243,4 @@ def _imagej(tags: dict[str, Any]) -> Scale:
 
 def _kind(tags: dict[str, Any]) -> Kind | None:
     beam = tags.get("fei_metadata", {}).get("Beam", {}).get("Beam")
-    return "sem" if beam in ("EBeam", "IBeam") else None
+    return "sem" if beam in ("EBeam", "IBeam") or "sem_metadata" in tags else None

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from atomvision_hub.errors import MissingExtraError, UsageError
-from atomvision_hub.microscopy import MicroscopyError, frame, read_images, write_demo_file
+from atomvision_hub.microscopy import MicroscopyError, frame, read_images, rosetta, write_demo_file
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]
@@ -131,6 +131,30 @@ def test_complex_tiff(write: Write) -> None:
     )
 
 
+def test_zeiss_calibration(write: Write) -> None:
+    """Unnamed parameters come first, the fourth is the pixel size on a display of 1024 columns."""
+    text = "\r\n".join(["0", "0", "0", "2.5e-9", "1.0", "AP_MAG", "Mag = 10.00 K X", ""])
+    content = tiff_bytes(RAMP, extratags=[(34118, "s", 0, text, True)], metadata=None)
+    image = read_images(write("zeiss.tif", content))[0]
+    assert image.pixel_size == pytest.approx((2.5e-9 * 1e10 * 1024 / 10,) * 2)
+    assert image.kind == "sem"
+
+
+def test_tvips_calibration(write: Write) -> None:
+    header = np.zeros(1, tifffile.TIFF.TVIPS_HEADER_V1)
+    header["Version"] = 2
+    second = np.zeros(1, tifffile.TIFF.TVIPS_HEADER_V2)
+    second["Magic"], second["PixelSizeX"], second["PixelSizeY"] = 0xAAAAAAAA, 0.25, 0.5
+    body = header.tobytes() + second.tobytes()
+    content = tiff_bytes(RAMP, extratags=[(37706, "B", len(body), body, True)], metadata=None)
+    assert read_images(write("tvips.tif", content))[0].pixel_size == pytest.approx((5.0, 2.5))
+
+
+def test_orientation_is_told(write: Write) -> None:
+    image = read_images(write("a.tif", tiff_bytes(RAMP, extratags=[(274, "H", 1, 3, True)])))[0]
+    assert "stored with orientation BOTRIGHT, shown as stored" in image.notes
+
+
 # PNG and JPEG
 
 
@@ -148,6 +172,17 @@ def test_png_modes(write: Write, mode: str) -> None:
     assert (image.pixel_size, image.kind) == (None, None)
 
 
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_png_of_48_bits_is_not_halved(write: Write) -> None:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    body = png_chunk(b"IDAT", zlib.compress((b"\0" + bytes(range(12))) * 2))
+    content = b"\x89PNG\r\n\x1a\n" + header + body + png_chunk(b"IEND", b"")
+    refusal(write("deep.png", content), "content", r"deep\.png has 16 bits in several channels")
+
+
 def test_jpeg_says_that_it_is_lossy(write: Write) -> None:
     grey = np.repeat((RAMP // 150)[..., None], 3, axis=2).astype(np.uint8)
     image = read_images(write("a.jpg", picture_bytes(grey, "JPEG")))[0]
@@ -156,13 +191,10 @@ def test_jpeg_says_that_it_is_lossy(write: Write) -> None:
 
 
 def test_decompression_bomb(write: Write) -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     for side in (12_000, 60_000):
-        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-        body = chunk(b"IDAT", zlib.compress(bytes(1000)))
-        bomb = write("bomb.png", b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b""))
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        body = png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+        bomb = write("bomb.png", b"\x89PNG\r\n\x1a\n" + header + body + png_chunk(b"IEND", b""))
         refusal(bomb, "size", r"bomb\.png (unfolds|declares)")
 
 
@@ -231,6 +263,17 @@ def test_berkeley_emd_axes_by_name(berkeley: Write, order: str) -> None:
     assert image.pixel_size == pytest.approx((0.3, 0.2))
 
 
+@pytest.mark.parametrize("names", ["tyx", "yxt", "xyt", "abc"])
+def test_berkeley_emd_stacks(berkeley: Write, names: str) -> None:
+    """Axes without the names x and y lie as they are stored."""
+    stack = np.stack([RAMP, RAMP + 1, RAMP + 2])  # t, y, x
+    stored = stack if names == "abc" else stack.transpose(["tyx".index(name) for name in names])
+    axes = [(name, 0.1, "s" if name == "t" else "nm") for name in names]
+    images = read_images(berkeley("a.emd", stored, axes))
+    assert np.array_equal([image.data for image in images], stack)
+    assert images[0].pixel_size == pytest.approx((1.0, 1.0))
+
+
 def test_hostile_hdf5(berkeley: Write, tmp_path: Path) -> None:
     import h5py
 
@@ -264,6 +307,26 @@ def test_lying_ser(write: Write) -> None:
     refusal(
         write("alone.emi", b"JK\x02\0" + bytes(64)), "read", r"alone\.emi is a header alone; put its \.ser"
     )
+
+
+def test_a_spectrum_beside_an_image_is_left_out() -> None:
+    def found(data: np.ndarray, *units: str) -> dict[str, Any]:
+        axes = [{"name": "", "scale": 1.0, "units": unit} for unit in units]
+        return {
+            "data": data,
+            "axes": axes,
+            "metadata": {"Signal": {"signal_type": ""}},
+            "original_metadata": {},
+        }
+
+    spectrum = found(np.ones((5, 100)), "nm", "eV")
+    (signal,) = rosetta._signals([spectrum, found(RAMP, "pm", "pm")], Path("a.dm4"))
+    assert signal.scale == pytest.approx((0.01, 0.01))
+    assert signal.notes == ("left out beside it: holds a spectrum (energies), not an image",)
+    with pytest.raises(MicroscopyError, match="holds a spectrum"):
+        rosetta._signals([spectrum], Path("a.dm4"))
+    with pytest.raises(MicroscopyError, match="it is a 2 x 2 x 4 x 4 data cube"):
+        rosetta._signals([found(np.ones((2, 2, 4, 4)), "nm", "nm", "1/nm", "1/nm")], Path("a.dm4"))
 
 
 # What is no instrument file
@@ -335,12 +398,12 @@ def test_plain_metadata() -> None:
         {
             "a": np.float32(0.5),
             2: [np.int16(3), b"\0" * 8],
-            "long": np.zeros(100),
+            "long": np.zeros(1000),
             "nan": float("nan"),
             "t": (1, "x"),
         }
     )
-    assert found == {"a": 0.5, "2": [3, "8 bytes"], "long": "100 values", "nan": None, "t": [1, "x"]}
+    assert found == {"a": 0.5, "2": [3, "8 bytes"], "long": "1000 values", "nan": None, "t": [1, "x"]}
     deep: dict[str, Any] = {}
     for _ in range(100):
         deep = {"deeper": deep}
