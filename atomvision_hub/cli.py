@@ -14,6 +14,7 @@ import typer
 import typer.core
 
 from atomvision_hub import __version__
+from atomvision_hub.commands import metadata, spacings
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 #: Exit codes of all commands.
@@ -319,6 +320,10 @@ def demo(
     from atomvision_hub.demo import run_demo
 
     run_demo(out, tiny=tiny, say=say)
+
+
+app.add_typer(metadata.app, name="metadata")
+app.command(no_args_is_help=True)(spacings.spacings)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""The whole road in minutes: crystals -> dataset -> trained classifier -> `from_pretrained` -> prediction."""
+"""The whole road in minutes: crystals -> dataset -> trained classifier -> `from_pretrained` -> prediction.
+
+Then the other producers: STM images at two biases, and a microscope's file that becomes a dataset.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SHOWN = 5
 
 
 def run_demo(out: Path, *, tiny: bool, say: Say) -> None:
-    """Build a dataset from the embedded crystals, train on it, evaluate, reload, predict.
+    """Build a dataset from the embedded crystals, train on it, evaluate, reload, predict; STM; a file.
 
     Parameters
     ----------
@@ -37,14 +40,19 @@ def run_demo(out: Path, *, tiny: bool, say: Say) -> None:
     for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    dataset, model = out / "stem2d", out / "classifier"
-    _clear(out, dataset, model)
+    dataset, model, files = out / "stem2d", out / "classifier", out / "experimental_tem"
+    _clear(out, dataset, model, files)
     say("1. A dataset from the embedded crystals")
     _build(dataset, tiny=tiny, say=say)
     say("\n2. A small classifier of the five Bravais lattices, trained on it")
     _train(dataset, model, tiny=tiny)
     say("\n3. Evaluated on compositions it never saw, reloaded from its folder, asked about images")
     _report(dataset, model, out, say)
+    say("\n4. Scanning tunnelling microscopy: h-BN at two biases")
+    _stm(out / "stm.png", say)
+    say("\n5. A microscope's file, with what a person wrote beside it, becomes a dataset")
+    _microscope(out / "microscope", files, say)
+    _where_to_look(out, dataset, model, files, say)
 
 
 def _clear(out: Path, *folders: Path) -> None:
@@ -108,13 +116,80 @@ def _report(dataset: Path, model: Path, out: Path, say: Say) -> None:
     )
     shutil.copyfile(dataset / "assets" / "samples.png", out / "samples.png")
     shutil.copyfile(model / "confusion.png", out / "confusion.png")
+
+
+def _stm(picture: Path, say: Say) -> None:
+    """Image the density of states that comes with the package and tell which atoms shine."""
+    import numpy as np
+    from PIL import Image
+
+    from atomvision_hub import load_structures, simulate_stem, simulate_stm
+    from atomvision_hub.simulation import to_grey
+
+    crystal = load_structures("reference")["h-BN"]
+    shape, pixel_size = (192, 192), 0.08
+    stem = simulate_stem(crystal, shape=shape, pixel_size=pixel_size)
+    atoms = stem.atoms[stem.atoms["visible"]]
+    tiles = []
+    for bias in (0.5, -0.5):
+        frame = simulate_stm(crystal, bias=bias, engine="gpaw", shape=shape, pixel_size=pixel_size)
+        places = np.rint([atoms["y"], atoms["x"]]).astype(int)
+        bright = frame.image[tuple(np.clip(places, 0, shape[0] - 1))]
+        means = {name: bright[atoms["number"] == number].mean() for name, number in (("B", 5), ("N", 7))}
+        best = max(means, key=lambda name: means[name])
+        say(
+            f"   {bias:+.1f} V ({'empty' if bias > 0 else 'filled'} states, {frame.engine}): "
+            f"{best} shines, {means[best] / min(means.values()):.1f} times as bright as the other"
+        )
+        tiles.append(to_grey(frame.image, bits=8)[0])
+    tiles.append(to_grey(stem.image, bits=8)[0])
+    seam = np.full((tiles[0].shape[0], 4), 255, np.uint8)
+    row = [part for tile in tiles for part in (tile, seam)][:-1]
+    Image.fromarray(np.hstack(row).astype(np.uint8)).save(picture)
+
+
+def _microscope(folder: Path, dataset: Path, say: Say) -> None:
+    """Write an instrument file with known metadata, build a dataset from it and measure its lattice."""
+    import numpy as np
+    from datasets import load_dataset
+
+    from atomvision_hub import load_structures, simulate_stem
+    from atomvision_hub.analysis import lattice_spacings
+    from atomvision_hub.data.build import BuildOptions
+    from atomvision_hub.data.builders import load_builder
+    from atomvision_hub.microscopy import write_demo_file
+    from atomvision_hub.simulation import to_grey
+
+    crystal = load_structures("reference")["MoS2"]
+    frame = simulate_stem(crystal, shape=(512, 512), pixel_size=0.12, rotation=11.0)
+    write_demo_file(
+        folder / "MoS2.tif",
+        to_grey(frame.image, bits=16)[0],
+        frame.pixel_size,
+        {"sample.material": "MoS2", "sample.formula": "MoS2", "acquisition.mode": "stem"},
+    )
+    builder = load_builder("experimental_tem")
+    builder.build(BuildOptions(dataset="experimental_tem", sources=[str(folder)], out=dataset))
+    splits = load_dataset(str(dataset))
+    row = next(iter(next(iter(splits.values()))))
+    height, width = row["pixel_size"]
+    widest = max(lattice_spacings(np.asarray(row["image"]), (height, width)).peaks, key=lambda peak: peak.d)
+    say(
+        f"   {row['formula']}, {width:.3f} Å/px as the file says; widest planes in its power spectrum "
+        f"{widest.d:.3f} Å apart (crystal: {crystal.cell.lengths()[0] * np.sqrt(3) / 2:.3f} Å)"
+    )
+
+
+def _where_to_look(out: Path, dataset: Path, model: Path, files: Path, say: Say) -> None:
     say(
         f"""
 Look at
   {out / "samples.png"}      images, their atoms and masks
   {out / "confusion.png"}    what the model mixes up
+  {out / "stm.png"}          h-BN at +0.5 V, at -0.5 V, and by STEM
   {dataset / "README.md"}    card of the dataset
   {model / "README.md"}      card of the model
+  {files / "README.md"}      card of the microscope's file
 
 Go on with
   atomvision predict IMAGE.png                      the classifier that ships, trained on 2DMatPedia
