@@ -1,6 +1,7 @@
 """Local density of states of a layer from GPAW (plane waves, PAW): the optional engine behind STM images.
 
 GPAW is imported here and nowhere else, inside functions. One ground state gives the windows of every bias.
+Its own log goes to the file that ATOMVISION_GPAW_LOG names, else nowhere.
 Method: Tersoff and Hamann, Phys. Rev. B 31, 805 (1985); GPAW: Mortensen et al., J. Chem. Phys. 160, 092503
 (2024).
 """
@@ -327,6 +328,9 @@ def _ground_state(layer: ase.Atoms, recipe: Recipe, length: float, bands: int, r
         atoms.get_potential_energy()
     except KohnShamConvergenceError:
         raise CrystalError("GPAW did not reach self-consistency in 200 iterations", step="dft") from None
+    except Exception as problem:  # noqa: BLE001  # no setup for an element, atoms too close, ...
+        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        raise CrystalError(f"GPAW cannot calculate it: {reason}", step="dft") from None
     return calculator
 
 

@@ -155,6 +155,37 @@ def test_what_is_not_shipped_needs_the_extra(tmp_path: Path, monkeypatch: pytest
     assert "atomvision-hub[stm]" in rejection.reason
 
 
+@pytest.mark.slow
+def test_what_is_computed_once_is_found_again(crystals: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gpaw", reason="GPAW is not installed: CC=g++ pip install 'atomvision-hub[stm]'")
+    (tmp_path / "coarse.yaml").write_text(
+        "description: A coarse calculation\n"
+        "recipe: {cutoff: 250, k_length: 7, vacuum: 6, fewest_states: 0, empty_bands: 4}\n"
+    )
+    options = {"configs": (str(tmp_path / "coarse.yaml"),), "tiny": True}
+    graphene = crystals / "crystal-0.vasp"
+    first = build(tmp_path / "first", graphene, **options)
+    assert first.rejected == {}
+    [volume] = (tmp_path / "cache" / "stm").glob("C-*.npz")
+    written = volume.stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpaw_engine, "state_density", None)  # would fail if it were called
+        again = build(tmp_path / "again", graphene, **options)
+    assert volume.stat().st_mtime_ns == written
+    for path in sorted(first.folder.glob("data/**/*.parquet")):
+        assert path.read_bytes() == (again.folder / path.relative_to(first.folder)).read_bytes()
+    [settings] = {row["engine_parameters"] for row in rows_of(first.folder, "coarse")}
+    assert json.loads(settings)["k_points"] == [3, 3]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tiny: BuildReport, crystals: Path) -> None:
+    names = ("default", "raw16", "rotated")
+    out = tiny.folder.parent / "two"
+    two = build(out, crystals, configs=names, tiny=True, num_proc=2)
+    for path in sorted(tiny.folder.glob("data/**/*.parquet")):
+        assert path.read_bytes() == (two.folder / path.relative_to(tiny.folder)).read_bytes()
+
+
 def test_surrogates_are_marked_everywhere_and_never_mixed(crystals: Path, tmp_path: Path) -> None:
     report = build(tmp_path / "shapes", crystals, configs=("surrogate",), tiny=True)
     rows = rows_of(report.folder, "surrogate")
