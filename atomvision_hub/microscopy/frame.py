@@ -167,6 +167,8 @@ def check_pixels(data: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
     native = data.dtype.newbyteorder("=")
     if native.name not in _DTYPES:
         raise MicroscopyError(f"{what} has pixels of type {native}, which no TIFF holds", step="content")
+    if native.kind == "f" and not np.isfinite(data).any():
+        raise MicroscopyError(f"{what} has no finite pixel; nothing was measured", step="content")
     return np.ascontiguousarray(data, dtype=native)
 
 

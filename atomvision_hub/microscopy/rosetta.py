@@ -120,7 +120,7 @@ def _signal(found: Mapping[str, Any], path: Path) -> Signal:
     data = found["data"]
     shape = getattr(data, "shape", ())
     check_size(shape, data.dtype.itemsize)
-    data = np.array(data)  # no view of a file that may change
+    data = np.array(data) if isinstance(data, np.memmap) else np.asarray(data)  # the file may change
     name = str(metadata.get("General", {}).get("title") or "")
     what = repr(name) if name and name != path.stem else "it"
     signal_type = str(metadata.get("Signal", {}).get("signal_type") or "")

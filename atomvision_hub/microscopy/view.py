@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.microscopy.frame import MicroscopyError
-
 #: Share of pixels, in %, that the view clips at each end: dead and hot pixels do not set the contrast.
 CLIP = 0.1
 _LEVEL = 6
@@ -46,16 +44,11 @@ def to_view(data: npt.NDArray[Any], clip: float = CLIP) -> View:
         Intensities [row, column] of any real type.
     clip
         Percent of the finite pixels to clip at each end; 0 shows the whole range.
-
-    Raises
-    ------
-    MicroscopyError
-        When no pixel is finite.
     """
     values = data.astype(np.float64)
     finite = np.isfinite(values)
     if not finite.any():
-        raise MicroscopyError("has no finite pixel; nothing was measured", step="content")
+        return View(np.zeros(data.shape, np.uint8), 0.0, 0.0, 1.0)
     sound = data if finite.all() else data[finite]  # in its own type: much faster to sort
     low, high = (float(edge) for edge in np.percentile(sound, [clip, 100 - clip], method="nearest"))
     if low == high:  # a few bright pixels on an even ground: show them

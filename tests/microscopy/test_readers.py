@@ -226,6 +226,20 @@ def test_stopped_nanonis_scan_keeps_nan(write: Write, sxm_bytes: Make) -> None:
     assert "the scan was stopped: pixels that were not reached are NaN" in image.notes
 
 
+def test_a_channel_without_values_is_left_out(write: Write, sxm_bytes: Make) -> None:
+    planes = np.ones((3, 6, 8), np.float32)
+    planes[2] = np.nan
+    images = read_images(write("scan.sxm", sxm_bytes(planes)))
+    assert [image.name for image in images] == ["Z forward", "Z backward"]
+    assert (
+        "left out beside it: LI Demod 1 X forward has no finite pixel; nothing was measured"
+        in images[0].notes
+    )
+    refusal(
+        write("none.sxm", sxm_bytes(planes * np.nan)), "content", r"none\.sxm: Z forward has no finite pixel"
+    )
+
+
 def test_broken_nanonis(write: Write, sxm_bytes: Make) -> None:
     whole = sxm_bytes(np.ones((3, 6, 8), np.float32))
     refusal(write("cut.sxm", whole[:-4]), "read", r"cut\.sxm is cut short: 572 of 576 bytes of pixels")
