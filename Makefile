@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean help
+.PHONY: demo test test-stm check clean help
 
 help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
 	@echo "make test   the whole test suite, offline"
+	@echo "make test-stm  installs GPAW (needs a C++ compiler) and runs the tests that compute with it"
 	@echo "make check  ruff, mypy --strict, then the test suite"
 	@echo "make test-wheel  the whole road from the built wheel in an empty environment"
 
@@ -22,6 +23,11 @@ help:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+# GPAW has no wheels; its C++ sources are compiled on the spot.
+.venv/.stm: pyproject.toml .venv/.test
+	CC=g++ $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[stm]'
+	@touch $@
+
 .venv/.dev: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -31,6 +37,9 @@ demo: .venv/.base
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n auto
+
+test-stm: .venv/.stm
+	$(BIN)/python -m pytest tests/simulation/test_gpaw_engine.py tests/simulation/test_stm_library.py
 
 check: .venv/.dev
 	$(BIN)/ruff check .
