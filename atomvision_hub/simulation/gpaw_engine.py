@@ -379,7 +379,7 @@ def local_density(
     recipe
         Numerical parameters.
     cache
-        Folder of computed volumes; nothing is kept without one.
+        Folder of computed volumes; by default `stm_library.default_cache`.
 
     Raises
     ------
@@ -388,6 +388,10 @@ def local_density(
     CrystalError
         With step ``"dft"``, see `state_density`.
     """
-    from atomvision_hub.simulation.stm_library import local_densities
+    from atomvision_hub.simulation import stm_library
 
-    return local_densities(atoms, (bias,), bias_reference, recipe=recipe, cache=cache)[0]
+    # The opposite bias comes with the same ground state and is kept for the next call.
+    biases = (bias, -bias)
+    return stm_library.local_densities(
+        atoms, biases, bias_reference, recipe=recipe, cache=cache or stm_library.default_cache()
+    )[0]

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -41,6 +43,17 @@ _SAME = 1e-3
 _FORMAT = 1
 #: Unpacked bytes of a file; more is a mistake.
 _LARGEST = 2**28
+_DAMAGE = (
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def local_densities(
@@ -91,10 +104,14 @@ def local_densities(
     return unpack(content, layer, biases, reference) or []
 
 
-def pack(states: StateDensity, *, references: Sequence[BiasReference] | None = None) -> bytes:
+def default_cache() -> Path:
+    """Return where computed volumes are kept by default: under ATOMVISION_CACHE, else ~/.cache/atomvision."""
+    return Path(os.environ.get("ATOMVISION_CACHE") or "~/.cache/atomvision").expanduser() / "stm"
+
+
+def pack(states: StateDensity) -> bytes:
     """Return windows as the content of a file; the same states give the same bytes."""
-    windows = [w for w in states.windows if references is None or w.reference in references]
-    densities = [full_density(states, window) for window in windows]
+    densities = [full_density(states, window) for window in states.windows]
     heights = densities[0].heights
     kept = (heights >= LOWEST) & (heights <= HIGHEST)
     values = np.stack([density.values[:, :, kept] for density in densities])
@@ -102,7 +119,7 @@ def pack(states: StateDensity, *, references: Sequence[BiasReference] | None = N
     facts = {name: value for name, value in states.facts.items() if name != "seconds"}
     header = {
         "format": _FORMAT,
-        "windows": [[w.bias, w.reference, w.low, w.high] for w in windows],
+        "windows": [[w.bias, w.reference, w.low, w.high] for w in states.windows],
         "facts": facts,
         "log_step": LOG_STEP,
     }
@@ -164,7 +181,7 @@ def unpack(
             )
             for bias, place in ((bias, windows.index((bias, kind))) for bias, kind in wanted)
         ]
-    except (KeyError, ValueError, IndexError, TypeError, OSError, zipfile.BadZipFile) as problem:
+    except _DAMAGE as problem:
         raise AtomVisionError(f"damaged volume ({problem}); delete the file and try again") from None
 
 

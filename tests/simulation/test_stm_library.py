@@ -120,6 +120,22 @@ def test_what_was_computed_is_kept_and_found_again(tmp_path: Path, monkeypatch: 
     assert len(list(tmp_path.glob("*.npz"))) == 3
 
 
+def test_one_ground_state_serves_both_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    def compute(atoms: ase.Atoms, **options: Any) -> StateDensity:
+        called.append(options["biases"])
+        return states_of(atoms, **options)
+
+    monkeypatch.setattr(gpaw_engine, "state_density", compute)
+    monkeypatch.setenv("ATOMVISION_CACHE", str(tmp_path))
+    for bias in (0.25, -0.25):
+        density = gpaw_engine.local_density(REFERENCE["graphene"], bias=bias)
+        assert density.bias == bias
+    assert called == [(0.25, -0.25)]
+    assert len(list((tmp_path / "stm").iterdir())) == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more", b"not an archive at all"])
 def test_damaged_files_are_told_in_one_line(tmp_path: Path, damage: bytes) -> None:
     layer = flat_layer(REFERENCE["graphene"])
