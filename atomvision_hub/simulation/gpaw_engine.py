@@ -19,7 +19,7 @@ import ase
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.errors import AtomVisionError, CrystalError, MissingExtraError
+from atomvision_hub.errors import AtomVisionError, CrystalError, MissingExtraError, UsageError
 from atomvision_hub.structures import flat_layer
 from atomvision_hub.structures.formula import reduced_formula
 
@@ -166,11 +166,15 @@ def state_density(
 
     Raises
     ------
+    UsageError
+        When a bias is zero or not finite: its window is empty.
     MissingExtraError
         Where GPAW is not installed.
     CrystalError
         With step ``"dft"`` when the cell is too large or the calculation does not converge.
     """
+    if not biases or not all(0 < abs(bias) < np.inf for bias in biases):
+        raise UsageError(f"biases must be finite and not zero, in V, not {list(biases)}")
     version = gpaw_version()
     recipe = recipe or Recipe()
     layer = calculated_cell(atoms, recipe)
@@ -183,7 +187,7 @@ def state_density(
     while True:
         calculator = _ground_state(layer, recipe, length, bands, reach)
         energies, fermi = _energies(calculator)
-        edges = band_edges(energies, fermi)
+        edges = band_edges(energies)
         found = [
             window_weights(energies, edges, bias, reference, recipe)
             for reference in references
@@ -248,7 +252,7 @@ def is_polarised(atoms: ase.Atoms, recipe: Recipe) -> bool:
     return bool(_OPEN_SHELL & set(atoms.symbols)) and reduced_formula(atoms.numbers) not in _SPIN_PAIRED
 
 
-def band_edges(energies: Floats, fermi: float) -> tuple[float, float]:
+def band_edges(energies: Floats) -> tuple[float, float]:
     """Return valence maximum and conduction minimum (eV, relative to the Fermi level); (0, 0) of a metal.
 
     A band that reaches over the Fermi level makes a metal. (`get_homo_lumo` looks at occupations at single
@@ -258,15 +262,13 @@ def band_edges(energies: Floats, fermi: float) -> tuple[float, float]:
     ----------
     energies
         Band energies, eV, shape (spins, k-points, bands), relative to the Fermi level.
-    fermi
-        Only for the error.
     """
     lowest, highest = energies.min(axis=1), energies.max(axis=1)
     if bool(((lowest < -_SAME_LEVEL) & (highest > _SAME_LEVEL)).any()):
         return 0.0, 0.0
     filled, empty = highest[highest <= _SAME_LEVEL], lowest[lowest >= -_SAME_LEVEL]
     if not filled.size or not empty.size:
-        raise AtomVisionError(f"no bands on one side of the Fermi level ({fermi:.2f} eV); raise empty_bands")
+        raise AtomVisionError("no bands on one side of the Fermi level; raise empty_bands")
     return float(filled.max()), float(max(empty.min(), filled.max()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atomvision_hub import load_structures
-from atomvision_hub.errors import CrystalError, MissingExtraError
+from atomvision_hub.errors import CrystalError, MissingExtraError, UsageError
 from atomvision_hub.simulation import gpaw_engine, stm_library
 from atomvision_hub.simulation.gpaw_engine import Recipe, band_edges, is_polarised, k_points, window_weights
 from atomvision_hub.simulation.stm import simulate_stm
@@ -50,6 +50,12 @@ def test_large_cells_are_refused_before_anything_runs() -> None:
     assert caught.value.step == "dft"
 
 
+@pytest.mark.parametrize("biases", [(), (0.0,), (0.5, float("nan")), (float("inf"),)])
+def test_a_bias_must_open_a_window(biases: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match="biases must be finite and not zero"):
+        gpaw_engine.state_density(load_structures("reference")["graphene"], biases=biases)
+
+
 @pytest.mark.parametrize("name", ["graphene", "MoS2", "black-P", "SnS", "NbOCl2"])
 def test_k_points_are_dense_enough_and_hexagonal_ones_hold_k(name: str) -> None:
     cell = load_structures("reference")[name].cell
@@ -86,10 +92,10 @@ def bands(*ranges: tuple[float, float]) -> np.ndarray:
 
 
 def test_the_gap_is_found_by_band_crossing() -> None:
-    assert band_edges(bands((-5, -1.2), (0.7, 3.0)), 0.0) == pytest.approx((-1.2, 0.7))
+    assert band_edges(bands((-5, -1.2), (0.7, 3.0))) == pytest.approx((-1.2, 0.7))
     # At every single k-point there is a gap, and yet the band crosses: a metal.
-    assert band_edges(bands((-5, -2), (-0.8, 0.9), (1.5, 4)), 0.0) == (0.0, 0.0)
-    assert band_edges(bands((-5, 0.0), (0.0, 4)), 0.0) == pytest.approx((0.0, 0.0))
+    assert band_edges(bands((-5, -2), (-0.8, 0.9), (1.5, 4))) == (0.0, 0.0)
+    assert band_edges(bands((-5, 0.0), (0.0, 4))) == pytest.approx((0.0, 0.0))
 
 
 def test_windows_start_at_the_band_edge_or_at_the_fermi_level() -> None:
