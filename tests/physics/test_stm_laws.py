@@ -22,7 +22,7 @@ from atomvision_hub.simulation.stm import LocalDensity, simulate_stm, surrogate_
 from atomvision_hub.structures.volumes import Volume
 
 Array = npt.NDArray[np.float64]
-law = settings(deadline=None, derandomize=True, max_examples=20)
+law = settings(deadline=None, derandomize=True, max_examples=12)
 MODES = ("constant_height", "constant_current")
 
 angles = st.floats(-400, 400)

@@ -23,7 +23,7 @@ from atomvision_hub.structures.volumes import Volume
 def density(graphene: Atoms) -> LocalDensity:
     """Something that falls off by exp(-2 z) above graphene, brighter on the first atom."""
     heights = np.linspace(-1, 6, 36)
-    u = np.arange(24) / 24
+    u = np.arange(30) / 30
     wave = 1.2 + np.cos(2 * np.pi * u)[:, None] + 0.1 * np.cos(2 * np.pi * u)
     return LocalDensity(
         values=wave[:, :, None] * np.exp(-2 * heights),
@@ -61,17 +61,25 @@ def test_isovalue_is_the_mean_two_angstrom_above_or_what_is_asked(density: Local
 
 
 def test_hollows_without_that_density_show_its_greatest_height(density: LocalDensity) -> None:
-    # In a tenth of the cell the density has its maximum of 0.01 at a height of 0.8 Å.
+    # In a part of the cell the density has its maximum of 0.01 at a height of 0.8 Å.
     values = density.values.copy()
     values[:3, :8] = 1e-2 * np.exp(-((density.heights - 0.83) ** 2))
     hollow = dataclasses.replace(density, values=values)
     assert simulate_stm(density, mode="constant_current").unreached == 0
     frame = simulate_stm(hollow, mode="constant_current", isovalue=0.02, shape=(80, 80))
-    assert frame.unreached == pytest.approx(24 / 576)
+    assert frame.unreached == pytest.approx(24 / 900)
     heights, reached = hollow.surface(0.02)
     assert not reached[:3, :8].any()
     np.testing.assert_allclose(heights[:3, :8], 0.83, atol=1e-6)
     assert frame.parameters()["unreached"] == frame.unreached
+
+
+def test_coarse_grids_find_the_same_surface_as_fine_ones(density: LocalDensity) -> None:
+    # Every third point is 0.25 Å apart; heights are found on steps of 0.08 Å all the same.
+    coarse = dataclasses.replace(density, values=density.values[::3, ::3])
+    fine, other = (simulate_stm(each, mode="constant_current") for each in (density, coarse))
+    np.testing.assert_allclose(fine.image, other.image, atol=0.02)
+    assert np.abs(fine.image - other.image).mean() < 2e-3
 
 
 def test_the_tip_stays_above_the_topmost_atom(density: LocalDensity) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import affine_transform
 from scipy.ndimage import shift as shift_grid
 
 from atomvision_hub.errors import CrystalError, UsageError
@@ -25,6 +26,8 @@ BiasReference = Literal["band_edge", "fermi"]
 LOWEST, HIGHEST = -1.0, 8.0
 #: Vacuum (Å) without which there is no surface.
 _MIN_GAP = 4.0
+#: Steps (Å) in the plane on which heights are found; the corners of a surface need more than a DFT grid.
+_FINE = 0.1
 _FLAT = 1e-6
 
 
@@ -156,24 +159,44 @@ class LocalDensity:
         Returns
         -------
         heights, reached
-            Å above the topmost atom and whether there is a crossing, both [na, nb].
+            Å above the topmost atom and whether there is a crossing, both on the grid of the density or,
+            where that is coarser than 0.1 Å, on one that divides its steps.
         """
         first = max(0, int(np.searchsorted(self.heights, _FLAT)) - 1)
         heights, values = self.heights[first:], self.values[:, :, first:]
-        last = len(heights) - 1
-        dense = values >= isovalue
-        reached = np.asarray(dense.any(axis=2))
-        if dense[:, :, last].any() or not reached.any():
+        crossed = np.flatnonzero((values >= isovalue).any(axis=(0, 1)))
+        if len(crossed) == 0 or crossed[-1] == len(heights) - 1:
             raise UsageError(
                 f"the surface of {isovalue:.3g} e/Å^3 lies outside this density, which reaches from "
                 f"{heights[0]:.2f} to {heights[-1]:.2f} Å above the topmost atom; choose another isovalue"
             )
+        # A spline may rise a little above its points, so one more plane than those that cross.
+        last = min(int(crossed[-1]) + 2, len(heights) - 1)
+        heights = heights[: last + 1]
+        values = _refined(values[:, :, : last + 1], self.atoms.cell.array[:2, :2])
+        dense = values >= isovalue
+        dense[:, :, last] = False
+        reached = np.asarray(dense.any(axis=2))
         below = np.where(reached, last - np.argmax(dense[:, :, ::-1], axis=2), 0)
         lower, upper = _log_at(values, below), _log_at(values, below + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (lower - math.log(isovalue)) / (lower - upper)
         crossing = heights[below] + share * (heights[below + 1] - heights[below])
         return np.maximum(np.where(reached, crossing, _densest(heights, values)), 0.0), reached
+
+
+def _refined(values: Array, cell: Array) -> Array:
+    """Return planes on a grid whose steps are at most `_FINE`: periodic cubic splines, in linear space."""
+    steps = np.linalg.norm(cell, axis=1) / values.shape[:2]
+    factors = np.maximum(np.ceil(steps / _FINE - 1e-6), 1).astype(int)
+    if factors.max() == 1:
+        return values
+    shape = tuple(int(n) for n in factors * values.shape[:2])
+    planes = [
+        affine_transform(plane, 1 / factors, output_shape=shape, order=3, mode="grid-wrap")
+        for plane in np.moveaxis(values, 2, 0)
+    ]
+    return np.stack(planes, axis=2)
 
 
 def _densest(heights: Array, values: Array) -> Array:

@@ -205,8 +205,7 @@ def simulate_stm(
         grid, reached = density.surface(level)
         unreached = float(1 - reached.mean())
     image = _on_pixels(grid, density, (rows, columns), size, float(rotation), place)
-    if mode == "constant_height":
-        np.maximum(image, 0, out=image)  # a spline may overshoot next to nothing
+    np.maximum(image, 0, out=image)  # neither is ever below zero, but splines overshoot
     return StmFrame(
         image=image,
         pixel_size=size,
