@@ -200,21 +200,22 @@ class Fetcher:
                 limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
                 trust_env=not is_loopback(address),
             )
-        with self._client.stream("GET", address) as answer:
-            yield answer
+        try:
+            with self._client.stream("GET", address) as answer:
+                yield answer
+        finally:
+            (self.cache / "last_request").touch()
 
     def _wait(self, address: str) -> None:
-        """Keep the distance to the last request of any process; the caller holds the lock."""
+        """Keep the distance to the end of any process's last request; the caller holds the lock."""
         default = 0.0 if is_loopback(address) else ARXIV_DELAY
         delay = default if self._delay is None else self._delay
-        clock = self.cache / "last_request"
         try:
-            since = time.time() - clock.stat().st_mtime
+            since = time.time() - (self.cache / "last_request").stat().st_mtime
         except OSError:
-            since = delay
+            return
         if since < delay:  # also when the clock was set back: then a whole delay
             self._sleep(delay - max(since, 0.0))
-        clock.touch()
 
 
 def user_agent(address: str) -> str:

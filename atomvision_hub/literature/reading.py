@@ -51,21 +51,22 @@ def read_article(fetcher: Fetcher, article: Article) -> Reading:
     NetworkNeededError
         When the servers cannot be reached.
     """
-    found = _page(fetcher, article)
-    if found is not None:
-        page, origin = found
-        # ar5iv shows the newest version it knows; what it says of the licence may be about another version.
-        stated = page.licence if origin == "html" else ""
-        return Reading(page.figures, licence_of(fetcher, article, stated), origin)
-    address = f"{fetcher.sites.eprint}/{article.key}"
-    content = fetcher.get(address, limit=SOURCE_LIMIT).content
-    if content is None:
-        raise ArticleError("there is neither a page nor a source of the article", step="source")
-    figures = read_source(unpack(content), address)
-    return Reading(figures, licence_of(fetcher, article, ""), "source")
+    page, origin = _page(fetcher, article)
+    if page is None or (page.errors and not page.figures):
+        # A conversion that failed half-way may have lost the figures.
+        address = f"{fetcher.sites.eprint}/{article.key}"
+        content = fetcher.get(address, limit=SOURCE_LIMIT).content
+        if content is not None:
+            figures = read_source(unpack(content), address)
+            return Reading(figures, licence_of(fetcher, article, ""), "source")
+        if page is None:
+            raise ArticleError("there is neither a page nor a source of the article", step="source")
+    # ar5iv shows the newest version it knows; what it says of the licence may be about another version.
+    stated = page.licence if origin == "html" else ""
+    return Reading(page.figures, licence_of(fetcher, article, stated), origin)
 
 
-def _page(fetcher: Fetcher, article: Article) -> tuple[Page, Origin] | None:
+def _page(fetcher: Fetcher, article: Article) -> tuple[Page | None, Origin]:
     roads: tuple[tuple[Origin, str], ...] = (
         ("html", f"{fetcher.sites.html}/{article.key}"),
         ("ar5iv", f"{fetcher.sites.ar5iv}/{article.arxiv_id}"),
@@ -76,10 +77,9 @@ def _page(fetcher: Fetcher, article: Article) -> tuple[Page, Origin] | None:
             page = read_page(answer.content, answer.url) if answer.content is not None else None
         except ArticleError:
             continue  # the next road may be better; the last one tells why none is
-        # A conversion that failed half-way may have lost the figures.
-        if page is not None and (page.figures or not page.errors):
+        if page is not None:
             return page, origin
-    return None
+    return None, "source"
 
 
 def fetch_picture(fetcher: Fetcher, figure: Figure, budget: int) -> tuple[bytes | None, Picture]:

@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -54,7 +54,8 @@ _LETTERS = {"\\AA": "Å", "\\aa": "å", "\\ss": "ß", "\\o": "ø", "\\O": "Ø", 
 _ACCENTS = dict(zip("\"'`^~=.", "\u0308\u0301\u0300\u0302\u0303\u0304\u0307", strict=True))
 _ACCENT = re.compile(r"\\([\"'`^~=.])\s*\{?\\?([A-Za-z])\}?")
 _LETTER = re.compile("|".join(rf"{re.escape(name)}(?![A-Za-z])" for name in _LETTERS))
-_COMMAND = re.compile(r"\\(?:[A-Za-z]+\*?|[,;:! ])[ ]?")
+_COMMAND = re.compile(r"\\(?:[A-Za-z]+\*?[ ]?|!)")
+_SPACE = re.compile(r"\\\\(?:\[[^]]{0,20}\])?|\\[,;: ]|~")
 _MATH = re.compile(r"\$[^$]{0,2000}\$")
 
 
@@ -146,8 +147,10 @@ def read_source(source: Source, address: str) -> tuple[Figure, ...]:
         folders += re.findall(r"\{([^{}]*)\}", match[1])
     figures: list[Figure] = []
     number = 0
-    for begin in islice(_BEGIN.finditer(tex), 2 * MOST_FIGURES):
-        longest = begin.end() + MOST_ENVIRONMENT
+    begins = list(islice(_BEGIN.finditer(tex), 2 * MOST_FIGURES))
+    for begin, after in zip_longest(begins, begins[1:]):
+        # Figures do not hold figures: what is never closed ends where the next one begins.
+        longest = min(begin.end() + MOST_ENVIRONMENT, after.start() if after else len(tex))
         end = tex.find(f"\\end{{{begin[1]}}}", begin.end(), longest)
         parsed = _environment(tex[begin.end() : end if end >= 0 else longest])
         if not parsed.files and not parsed.caption:
@@ -271,7 +274,7 @@ def _argument(text: str, start: int) -> tuple[str, int]:
 
 
 def _resolve(name: str, files: Mapping[str, bytes], folders: list[str]) -> str | None:
-    name = name.strip().strip('"{}').removeprefix("./")
+    name = re.sub(r'[{}"]', "", name).strip().removeprefix("./")
     for folder in folders:
         stem = f"{folder.strip().removeprefix('./').rstrip('/')}/{name}".lstrip("/")
         for ending in _ENDINGS:
@@ -293,6 +296,7 @@ def plain(tex: str) -> str:
 def _words(tex: str) -> str:
     text = _ACCENT.sub(lambda match: unicodedata.normalize("NFC", match[2] + _ACCENTS[match[1]]), tex)
     text = _LETTER.sub(lambda match: _LETTERS[match[0]], text)
-    text = re.sub(r"\\([%&#_${}])", r"\1", text).replace("~", " ").replace("---", "—").replace("--", "–")
-    text = _COMMAND.sub("", text)
-    return text.replace("{", "").replace("}", "").replace("``", "“").replace("''", "”")
+    text = _COMMAND.sub("", _SPACE.sub(" ", text))
+    text = re.sub(r"(?<!\\)[{}]", "", text)
+    text = re.sub(r"\\([%&#_${}])", r"\1", text).replace("---", "—").replace("--", "–")
+    return text.replace("``", "“").replace("''", "”")

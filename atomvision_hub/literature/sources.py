@@ -205,6 +205,8 @@ def _quietly(data: Any, store_dir: Path | None) -> Any:
 
 def _entry(entry: dict[str, Any]) -> Article | None:
     """Return an entry, in the layout of arXiv's metadata snapshot, when it speaks of microscopy."""
+    if not isinstance(entry, dict):
+        raise TypeError(f"an entry is {type(entry).__name__}")
     key = parse_id(str(entry.get("id", "")))
     title, abstract = (" ".join(str(entry.get(name) or "").split()) for name in ("title", "abstract"))
     if key is None or not assess("", title=title, abstract=abstract).matched:
