@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from atomvision_hub.data import BuildOptions, BuildReport, load_builder, validate_folder
-from atomvision_hub.errors import UsageError
+from atomvision_hub.errors import MissingExtraError, UsageError
 from atomvision_hub.microscopy import write_demo_file
 from atomvision_hub.microscopy.metadata import Metadata
 from atomvision_hub.microscopy.view import decode_raw, to_view
@@ -219,6 +219,13 @@ def test_wrong_source(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="nothing to build from"):
         build(tmp_path / "out", tmp_path / "empty")
+
+
+def test_missing_extra_stops_the_build_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rsciio.digitalmicrograph", None)
+    (tmp_path / "a.dm3").write_bytes(b"\0\0\0\x03" + bytes(64))
+    with pytest.raises(MissingExtraError, match=r"^a\.dm3 needs rosettasciio; pip install 'atomvision-hub\["):
+        build(tmp_path / "out", tmp_path)
 
 
 def test_emi_takes_its_ser_files_along(tmp_path: Path) -> None:

@@ -62,6 +62,39 @@ def _mrc(data: np.ndarray, pixel: float = 2.0, *, sections: int | None = None) -
     return bytes(header) + data.astype("<f4").tobytes()
 
 
+def _ser(data: np.ndarray, pixel: float = 2e-10) -> bytes:
+    """Series of float32 images as TIA writes them; lengths in m."""
+    count, rows, columns = data.shape
+    name, unit = b"Number", b""
+    dimension = struct.pack("<iddii", count, 0, 1, 0, len(name)) + name + struct.pack("<i", len(unit)) + unit
+    elements = [
+        struct.pack("<ddi", 0, pixel, 0) * 2
+        + struct.pack("<hii", 7, columns, rows)
+        + frame.astype("<f4").tobytes()
+        for frame in data
+    ]
+    tag = struct.pack("<hhi", 0x4152, 0, 1_000_000_000)
+    offsets_at = 34 + len(dimension)
+    first = offsets_at + 16 * count
+    data_at = [first + sum(len(element) for element in elements[:n]) for n in range(count)]
+    tags_at = [first + sum(len(element) for element in elements) + n * len(tag) for n in range(count)]
+    header = b"II\x97\x01\x20\x02" + struct.pack("<4i", 0x4122, 0x4152, count, count)
+    header += struct.pack("<qi", offsets_at, 1)
+    return (
+        header
+        + dimension
+        + struct.pack(f"<{2 * count}q", *data_at, *tags_at)
+        + b"".join(elements)
+        + tag * count
+    )
+
+
+@pytest.fixture
+def ser_bytes() -> Callable[..., bytes]:
+    """Return the maker of TIA files."""
+    return _ser
+
+
 @pytest.fixture
 def sxm_bytes() -> Callable[..., bytes]:
     """Return the maker of Nanonis files."""

@@ -311,6 +311,19 @@ def test_hostile_hdf5(berkeley: Write, tmp_path: Path) -> None:
     refusal(huge, "size", r"huge\.emd declares 1000000 x 1000000 pixels")
 
 
+def test_ser_series(write: Write, ser_bytes: Make) -> None:
+    pytest.importorskip("rsciio")
+    data = np.random.default_rng(0).normal(size=(3, 12, 10)).astype(np.float32)
+    content = ser_bytes(data)
+    images = read_images(write("a_1.ser", content))
+    # TIA counts rows from the bottom, and its reader turns them.
+    assert [image.data.shape for image in images] == [(12, 10)] * 3
+    assert images[0].pixel_size == pytest.approx((2.0, 2.0))
+    for image, frame_ in zip(images, data, strict=True):
+        assert np.array_equal(image.data, frame_[::-1])
+    refusal(write("cut.ser", content[:1000]), "read", r"cut\.ser is damaged or cut short")
+
+
 def test_lying_ser(write: Write) -> None:
     header = b"II\x97\x01\x20\x02" + struct.pack("<6i", 0x4122, 0x4142, 2**30, 2**30, 60, 1)
     refusal(

@@ -145,6 +145,25 @@ def test_notes(shared_data: Path, name: str, note: str) -> None:
     assert any(line.startswith(note) for line in read_images(shared_data / "microscopy" / name)[0].notes)
 
 
+def test_forward_and_backward_show_the_same_surface(shared_data: Path) -> None:
+    images = read_images(
+        shared_data / "stm/instrument/STM_nanonis_generic_4_5.sxm", select=["Z forward", "Z backward"]
+    )
+    forward, backward = (image.data.astype(float) for image in images)
+    assert np.corrcoef(forward.ravel(), backward.ravel())[0, 1] > 0.95
+    assert np.corrcoef(forward.ravel(), backward[:, ::-1].ravel())[0, 1] < 0.9
+
+
+def test_atoms_lie_where_experts_saw_them(shared_data: Path) -> None:
+    """Pixel positions X, Y of single Pt atoms: x along columns, y along rows."""
+    for number in (0, 2, 3):
+        stem = shared_data / f"microscopy/haadf_atoms/Ptporph{number}"
+        image = read_images(stem.with_suffix(".tif"))[0].data
+        x, y = np.loadtxt(stem.with_suffix(".csv"), delimiter=",", skiprows=1, usecols=(0, 1)).astype(int).T
+        seen = (x < image.shape[1]) & (y < image.shape[0])
+        assert image[y[seen], x[seen]].mean() > 1.6 * image.mean()
+
+
 def images_or_line(path: Path) -> list[MicroscopeImage]:
     """Return the images of a damaged file, or none where it was refused in one line."""
     try:
