@@ -150,9 +150,10 @@ def match_spacings(
     calibration = (
         tolerance / _COVERAGE if tolerance is not None else spacings.relative_calibration_uncertainty
     )
+    table = _Table.of(planes, lattice)
     best: dict[Indices, Zone] = {}
     for seed in _seeds(spacings.peaks, widths, planes, lattice, angle_tolerance):
-        zone = _zone(spacings.peaks, seed, planes, lattice, max(calibration, 0.005))
+        zone = _zone(spacings.peaks, seed, table, lattice, max(calibration, 0.005))
         if zone is not None and (zone.axis not in best or zone.score > best[zone.axis].score):
             best[zone.axis] = zone
     ranked = sorted(best.values(), key=lambda zone: (-round(zone.score, 9), zone.axis))
@@ -173,6 +174,21 @@ def _facets(peak: Spacing, width: float, planes: Sequence[Reflection]) -> list[F
         Facet(plane.hkl, plane.d, deviation, sigmas, plane.strength, weight / total)
         for weight, plane, deviation, sigmas in sorted(found, key=lambda entry: (-entry[0], entry[1].hkl))
     ]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """All planes, both signs: indices, vectors in 1/Å, strengths."""
+
+    hkl: npt.NDArray[np.int64]
+    vectors: Array
+    strengths: Array
+
+    @classmethod
+    def of(cls, planes: Sequence[Reflection], lattice: Lattice) -> _Table:
+        members = [(hkl, plane.strength) for plane in planes for hkl in plane.members]
+        hkl = np.array([indices for indices, _ in members], dtype=np.int64).reshape(-1, 3)
+        return cls(hkl, hkl @ lattice.reciprocal, np.array([strength for _, strength in members]))
 
 
 @dataclass(frozen=True)
@@ -221,7 +237,7 @@ def _angle(one: Array, other: Array) -> float:
 
 
 def _zone(
-    peaks: Sequence[Spacing], seed: _Seed, planes: Sequence[Reflection], lattice: Lattice, calibration: float
+    peaks: Sequence[Spacing], seed: _Seed, table: _Table, lattice: Lattice, calibration: float
 ) -> Zone | None:
     """Return the zone that two peaks span, with what it explains of all peaks."""
     axis = np.cross(*seed.planes)
@@ -233,15 +249,9 @@ def _zone(
     vectors = seed.planes @ lattice.reciprocal
     frame = _frame(vectors)
     measured_frame = _frame(seed.measured)
-    points = {
-        hkl: (np.array(hkl) @ lattice.reciprocal @ frame.T, plane.strength)
-        for plane in planes
-        for hkl in plane.members
-        if int(np.dot(hkl, axis)) == 0
-    }
-    names = list(points)
-    places = np.array([points[name][0] for name in names])
-    strengths = np.array([points[name][1] for name in names])
+    inside = table.hkl @ axis == 0
+    names = [(int(h), int(k), int(j)) for h, k, j in table.hkl[inside]]
+    places, strengths = table.vectors[inside] @ frame.T, table.strengths[inside]
     measured = np.array([peak.vector for peak in peaks]) @ measured_frame.T
     scale = float(np.mean(np.linalg.norm(vectors, axis=1) / np.linalg.norm(seed.measured, axis=1)))
     for _ in range(2):

@@ -13,6 +13,7 @@ from atomvision_hub.analysis.spectrum import Peak, Spectrum, background, quantil
 
 _FALSE_ALARMS = 1e-3
 _STREAK = 4.0
+_NEAR = 10.0
 _FINEST = 0.6
 
 
@@ -188,18 +189,21 @@ def _wanted(
 
 def _peaks(spectrum: Spectrum, wanted: npt.NDArray[np.bool_], limit: int) -> list[Peak]:
     """Return refined peaks, taking out one wave after the other."""
-    threshold = quantile_of_noise(spectrum.shape, _FALSE_ALARMS)
+    # Power of shapes rises towards the origin, where few pixels tell how much of it is chance.
+    threshold = quantile_of_noise(spectrum.shape, _FALSE_ALARMS) * (
+        1 + (_NEAR / np.maximum(spectrum.radius, 1)) ** 2
+    )
     wanted = wanted.copy()
     found: list[Peak] = []
     for _ in range(8 * limit):
         power = np.abs(spectrum.values) ** 2
-        ratio = np.where(wanted, power / spectrum.noise, 0)
-        row, column = (int(index) for index in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
-        if ratio[row, column] < threshold or len(found) == limit:
+        seen = np.where(wanted & (power >= threshold * spectrum.noise), power, 0)
+        row, column = (int(index) for index in np.unravel_index(int(np.argmax(seen)), seen.shape))
+        if seen[row, column] == 0 or len(found) == limit:
             break
         noise = float(spectrum.noise[row, column])
         peak = None if _is_streak(spectrum, power, row, column) else spectrum.refine((row, column), noise)
-        if peak is not None and peak.power / noise >= threshold:
+        if peak is not None and peak.power / noise >= threshold[row, column]:
             found.append(peak)
             spectrum.subtract(peak)
         # What is left beside a peak is its own shape: a small crystal, a bent lattice.

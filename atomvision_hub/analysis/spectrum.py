@@ -58,8 +58,7 @@ class Spectrum:
         self.axes = [np.arange(length) - (length - 1) / 2 for length in self.shape]
         self.windows = [_hann(length) for length in self.shape]
         window = np.outer(*self.windows)
-        # Without its mean under the window the image does not leak from the origin.
-        self.image = image - (image * window).sum() / window.sum()
+        self.image = image - _plane(image, window, self.axes)
         self.values: npt.NDArray[np.complex128] = fft.rfft2(self.image * window)
         rows, columns = self.shape
         self.row_bins = fft.fftfreq(rows) * rows
@@ -68,8 +67,10 @@ class Spectrum:
         scale = min(rows, columns)
         self.radius = np.hypot(self.row_bins[:, None] / rows, self.column_bins[None] / columns) * scale
         power = np.abs(self.values) ** 2
-        self.floor = _DYNAMIC_RANGE * float(power.max()) + float(np.finfo(float).tiny)
-        self.noise = background(power, self.radius, self.floor)
+        rounding = (16 * np.finfo(float).eps * float(np.abs(image).max())) ** 2 * float((window**2).sum())
+        self.floor = max(_DYNAMIC_RANGE * float(power.max()), rounding, float(np.finfo(float).tiny))
+        # The peaks themselves fill a part of a small ring.
+        self.noise = background(power, self.radius, self.floor, quantile=0.25)
 
     def evaluate(self, frequencies: tuple[Array, Array]) -> npt.NDArray[np.complex128]:
         """Return the spectrum at all pairs of row and column frequencies (cycles per pixel)."""
@@ -130,7 +131,7 @@ class Spectrum:
         The Birge ratio: sqrt(chi² / degrees of freedom) where chi² is improbable (5 %), else 1.
         """
         lengths = [length // _BLOCKS for length in self.shape]
-        if np.abs(frequency * lengths).max() < 4:
+        if np.abs(frequency * lengths).max() < 3:
             return 1.0
         parts = self.image[: _BLOCKS * lengths[0], : _BLOCKS * lengths[1]]
         parts = parts.reshape(_BLOCKS, lengths[0], _BLOCKS, lengths[1])
@@ -175,6 +176,14 @@ class Spectrum:
             self.values -= amplitude * np.outer(row, column)
 
 
+def _plane(image: Array, window: Array, axes: list[Array]) -> Array:
+    """Return the plane that fits an image best under the window; without it the origin does not leak."""
+    weight = window.sum()
+    grids = (axes[0][:, None], axes[1][None])
+    slopes = [(image * window * grid).sum() / (window * grid**2).sum() for grid in grids]
+    return np.asarray((image * window).sum() / weight + slopes[0] * grids[0] + slopes[1] * grids[1])
+
+
 def _response(offset: Array, length: int) -> Array:
     """Return the transform of the window, referred to its middle, at offsets in bins."""
     # A Hann window is three Dirichlet kernels.
@@ -195,24 +204,25 @@ def _hann(length: int) -> Array:
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length))
 
 
-def background(power: Array, radius: Array, floor: float) -> Array:
-    """Return the expected power of what is no peak: median over rings, and along the two axes.
+def background(power: Array, radius: Array, floor: float, quantile: float = 0.5) -> Array:
+    """Return the expected power of what is no peak: a quantile over rings, and along the two axes.
 
-    Of exponentially distributed values (speckle, noise) the mean is the median / ln 2.
+    Of exponentially distributed values (speckle, noise) a quantile p is -ln(1 - p) of the mean. Noise of scan
+    lines and edges of the image lie on the axes, where a ring does not show them; there a quarter of the
+    values is looked at, for the orders of a lattice along an axis may fill half of it.
     """
     ring = np.minimum(radius / 2, radius.max() / 2).astype(int)
     order = np.argsort(ring, axis=None, kind="stable")
     counts = np.bincount(ring.ravel())
     pieces = np.split(power.ravel()[order], np.cumsum(counts)[:-1])
-    medians = np.array([np.median(piece) if len(piece) else np.nan for piece in pieces])
-    filled = np.flatnonzero(np.isfinite(medians))
-    medians = np.interp(np.arange(len(medians)), filled, medians[filled])
-    noise = np.interp(radius, 2 * np.arange(len(medians)) + 1, medians) / np.log(2)
-    # Noise of scan lines and edges of the image lie on the axes.
+    values = np.array([np.quantile(piece, quantile) if len(piece) else np.nan for piece in pieces])
+    filled = np.flatnonzero(np.isfinite(values))
+    values = np.interp(np.arange(len(values)), filled, values[filled])
+    noise = np.interp(radius, 2 * np.arange(len(values)) + 1, values) / -np.log(1 - quantile)
     for line in (np.s_[:, 0:1], np.s_[0:1, :], np.s_[:, 1:2], np.s_[1:2, :], np.s_[-1:, :]):
         strip = np.fft.fftshift(power[line], axes=0)
-        size = tuple(min(25, length) if length > 1 else 1 for length in strip.shape)
-        local = ndimage.median_filter(strip, size=size, mode="nearest") / np.log(2)
+        size = tuple(min(31, length) if length > 1 else 1 for length in strip.shape)
+        local = ndimage.percentile_filter(strip, 25, size=size, mode="nearest") / -np.log(0.75)
         noise[line] = np.maximum(noise[line], np.fft.ifftshift(local, axes=0))
     return np.asarray(np.maximum(noise, floor))
 
