@@ -24,13 +24,16 @@ from _machine import machine_facts
 
 from atomvision_hub._files import write_bytes, write_json
 from atomvision_hub.simulation import gpaw_engine, stm_library
-from atomvision_hub.simulation.gpaw_engine import Recipe, StateDensity
+from atomvision_hub.simulation.gpaw_engine import StateDensity, full_density
 from atomvision_hub.simulation.stm import BiasReference, LocalDensity, Mode, simulate_stm
+from atomvision_hub.simulation.stm_recipe import Recipe, calculated_cell, is_polarised, k_points
 from atomvision_hub.structures import flat_layer, load_structures
 
 BIASES = (0.5, -0.5)
 PACKAGES = ("atomvision-hub", "gpaw", "gpaw-data", "ase", "numpy", "scipy")
 RESULTS = Path(__file__).with_name("results")
+#: Facts that are the recipe's, not found for each material.
+SAME_FOR_ALL = set(Recipe().parameters()) - {"cutoff", "ringing"}
 #: Electrons of closed shells, for the estimate of the cost.
 _CLOSED = (0, 2, 10, 18, 28, 36, 46, 54, 78)
 #: What convergence is measured with: one thing finer at a time.
@@ -66,11 +69,11 @@ def main() -> None:
 
 def cost(atoms: ase.Atoms) -> float:
     """Return roughly how a calculation costs: bands times volume times k-points."""
-    cell = gpaw_engine.calculated_cell(atoms, Recipe())
+    cell = calculated_cell(atoms, Recipe())
     valence = sum(number - max(n for n in _CLOSED if n < number) for number in atoms.numbers)
-    spins = 2.5 if gpaw_engine.is_polarised(atoms, Recipe()) else 1.0
-    k_points = np.prod(gpaw_engine.k_points(cell.cell.array, Recipe().k_length))
-    return float((valence / 2 + 8 + len(cell)) * cell.get_volume() * k_points * spins)
+    spins = 2.5 if is_polarised(atoms, Recipe()) else 1.0
+    points = np.prod(k_points(cell.cell.array, Recipe().k_length))
+    return float((valence / 2 + 8 + len(cell)) * cell.get_volume() * points * spins)
 
 
 def apart(name: str, path: Path, seconds: float) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def compute(name: str, path: Path, sender: Connection) -> None:
     write_bytes(path, content)
     sender.send(
         {
-            **{key: value for key, value in states.facts.items() if key not in states_recipe()},
+            **{key: value for key, value in states.facts.items() if key not in SAME_FOR_ALL},
             "seconds": seconds,
             "megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "grid": list(states.windows[0].values.shape),
@@ -115,15 +118,10 @@ def compute(name: str, path: Path, sender: Connection) -> None:
     )
 
 
-def states_recipe() -> set[str]:
-    """Return the names of the recipe's parameters, which are the same for all."""
-    return set(Recipe().parameters())
-
-
 def agreement(states: StateDensity, content: bytes, layer: ase.Atoms) -> dict[str, float]:
     """Compare images of the packed volume with those of the calculated one; the worst of all."""
     packed = stm_library.unpack(content, layer, BIASES, "band_edge") or []
-    full = [stm_library.full_density(states, w) for w in states.windows if w.reference == "band_edge"]
+    full = [full_density(states, w) for w in states.windows if w.reference == "band_edge"]
     pairs = [compare(*pair) for pair in zip(full, packed, strict=True)]
     return {
         "packed_r": round(min(pair["r"] for pair in pairs), 7),
@@ -150,7 +148,7 @@ def converge(names: list[str], out: Path) -> None:
         for what, recipe in FINER.items():
             finer = gpaw_engine.state_density(crystals[name], biases=BIASES, recipe=recipe)
             for old, new in zip(base.windows, finer.windows, strict=True):
-                found = compare(stm_library.full_density(base, old), stm_library.full_density(finer, new))
+                found = compare(full_density(base, old), full_density(finer, new))
                 rounded = {key: round(value, 5) for key, value in found.items()}
                 record(
                     out,

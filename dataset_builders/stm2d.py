@@ -29,10 +29,10 @@ from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import CrystalError, MissingExtraError, UsageError
 from atomvision_hub.records import Column, Record
 from atomvision_hub.simulation import jarvis_stm, to_grey
-from atomvision_hub.simulation.gpaw_engine import Recipe
 from atomvision_hub.simulation.stm import BiasReference, LocalDensity, Mode, simulate_stm, surrogate_density
 from atomvision_hub.simulation.stm.record import MODES, StmRow
 from atomvision_hub.simulation.stm_library import local_densities
+from atomvision_hub.simulation.stm_recipe import Recipe
 from atomvision_hub.simulation.stm_volumes import density_of, notes_path, volume_files
 from atomvision_hub.structures import check_crystal, flat_layer, material_columns
 from atomvision_hub.structures.formula import reduced_formula

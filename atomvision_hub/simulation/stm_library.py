@@ -24,11 +24,11 @@ import numpy.typing as npt
 from atomvision_hub._files import write_bytes
 from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.simulation import gpaw_engine
-from atomvision_hub.simulation.gpaw_engine import Recipe, StateDensity
+from atomvision_hub.simulation.gpaw_engine import StateDensity, full_density
 from atomvision_hub.simulation.stm.density import BiasReference, LocalDensity, positive
+from atomvision_hub.simulation.stm_recipe import Recipe
 from atomvision_hub.structures import flat_layer
 from atomvision_hub.structures.formula import reduced_formula
-from atomvision_hub.structures.volumes import Volume
 
 #: Volumes that come with the package, made by ``benchmarks/make_stm_library.py``.
 SHIPPED = Path(__file__).with_name("volumes")
@@ -78,7 +78,7 @@ def local_densities(
     recipe
         Numerical parameters; a stored volume of another recipe is not used.
     cache
-        Folder of computed volumes, looked into and added to.
+        Folder of computed volumes, looked into and added to; by default `default_cache`.
     shipped
         Folder looked into first.
 
@@ -91,16 +91,20 @@ def local_densities(
     """
     recipe = recipe or Recipe()
     layer = flat_layer(atoms)
+    cache = cache or default_cache()
     for folder in (shipped, cache):
         if folder is not None and (found := _find(folder, layer, biases, reference, recipe)) is not None:
             return found
-    # The other reference costs next to nothing from the same ground state.
-    references = get_args(BiasReference)
-    states = gpaw_engine.state_density(layer, biases=biases, references=references, recipe=recipe)
+    # Both signs and both references come from one ground state; what is not asked for now is found later.
+    states = gpaw_engine.state_density(
+        layer,
+        biases=tuple(dict.fromkeys(signed for bias in biases for signed in (bias, -bias))),
+        references=get_args(BiasReference),
+        recipe=recipe,
+    )
     content = pack(states)
-    if cache is not None:
-        digest = hashlib.sha256(content).hexdigest()[:12]
-        write_bytes(cache / f"{file_stem(layer, recipe)}-{digest}.npz", content)
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    write_bytes(cache / f"{file_stem(layer, recipe)}-{digest}.npz", content)
     return unpack(content, layer, biases, reference) or []
 
 
@@ -189,13 +193,6 @@ def file_stem(layer: ase.Atoms, recipe: Recipe) -> str:
     """Return how the names of the files of a composition and recipe begin."""
     parameters = json.dumps(recipe.parameters(), sort_keys=True).encode()
     return f"{reduced_formula(layer.numbers.tolist())}-{hashlib.sha256(parameters).hexdigest()[:8]}"
-
-
-def full_density(states: StateDensity, window: gpaw_engine.Window) -> LocalDensity:
-    """Return a window as it was calculated, with all its heights."""
-    periodic = states.atoms.copy()
-    periodic.pbc = True
-    return LocalDensity.from_volume(Volume(window.values, periodic, "e/Å^3", "density"), bias=window.bias)
 
 
 def _find(

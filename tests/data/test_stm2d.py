@@ -22,9 +22,9 @@ from atomvision_hub.data import BuildOptions, BuildReport, load_builder, validat
 from atomvision_hub.data.finish import read_rejections
 from atomvision_hub.errors import MissingExtraError, UsageError
 from atomvision_hub.simulation import gpaw_engine, jarvis_stm, stm_library
-from atomvision_hub.simulation.gpaw_engine import Recipe
 from atomvision_hub.simulation.stm import simulate_stm
 from atomvision_hub.simulation.stm.record import MODES
+from atomvision_hub.simulation.stm_recipe import Recipe
 from atomvision_hub.structures import flat_layer
 
 SHIPPED = ("graphene", "h-BN", "MoS2", "NbSe2", "FeTe", "black-P", "SnS", "gray-As")

@@ -10,9 +10,17 @@ import pytest
 
 from atomvision_hub import load_structures
 from atomvision_hub.errors import CrystalError, MissingExtraError, UsageError
-from atomvision_hub.simulation import gpaw_engine, stm_library
-from atomvision_hub.simulation.gpaw_engine import Recipe, band_edges, is_polarised, k_points, window_weights
-from atomvision_hub.simulation.stm import simulate_stm
+from atomvision_hub.simulation import gpaw_engine
+from atomvision_hub.simulation.stm import LocalDensity, simulate_stm
+from atomvision_hub.simulation.stm_recipe import (
+    Recipe,
+    band_edges,
+    calculated_cell,
+    is_polarised,
+    k_points,
+    ringing,
+    window_weights,
+)
 
 RECIPE = Recipe()
 
@@ -70,7 +78,7 @@ def test_k_points_are_dense_enough_and_hexagonal_ones_hold_k(name: str) -> None:
 
 def test_the_layer_is_centred_and_keeps_its_place_in_the_plane() -> None:
     atoms = load_structures("reference")["MoS2"]
-    layer = gpaw_engine.calculated_cell(atoms, Recipe(vacuum=6.0))
+    layer = calculated_cell(atoms, Recipe(vacuum=6.0))
     z = layer.positions[:, 2]
     assert z.min() == pytest.approx(6.0)
     assert layer.cell[2, 2] - z.max() == pytest.approx(6.0)
@@ -117,6 +125,23 @@ def test_windows_start_at_the_band_edge_or_at_the_fermi_level() -> None:
         assert weights[0, 0, 0] == pytest.approx(0.5)
 
 
+def test_ringing_is_the_share_of_waves_that_are_too_short() -> None:
+    layer = load_structures("reference")["FeTe"]
+    x = np.arange(24) / 24
+    smooth = 1 + 0.5 * np.cos(2 * np.pi * x)[:, None] + np.zeros(24)
+    short = 0.1 * np.cos(2 * np.pi * 8 * x)  # 8 waves on 3.8 Å
+
+    def density(plane: np.ndarray) -> LocalDensity:
+        return LocalDensity(
+            np.stack([plane, plane], -1), np.array([1.0, 3.0]), layer, 0.5, "fermi", None, 0, ""
+        )
+
+    assert ringing(density(smooth)) == pytest.approx(0, abs=1e-9)
+    assert ringing(density(smooth + short)) == pytest.approx(0.1 / np.hypot(0.5, 0.1))
+    assert ringing(density(1e-12 * (smooth + short))) == 0  # no states: nothing to judge
+    assert ringing(density(np.ones((24, 24)))) == 0
+
+
 @pytest.mark.slow
 def test_a_real_calculation_has_the_symmetry_of_the_crystal() -> None:
     pytest.importorskip("gpaw", reason="GPAW is not installed: CC=g++ pip install 'atomvision-hub[stm]'")
@@ -128,7 +153,7 @@ def test_a_real_calculation_has_the_symmetry_of_the_crystal() -> None:
     assert states.facts["k_points"] == [3, 3]
     assert [window.bias for window in states.windows] == [0.5, -0.5]
     for window in states.windows:
-        density = stm_library.full_density(states, window)
+        density = gpaw_engine.full_density(states, window)
         plane = density.plane(2.0)
         assert plane.shape[0] == plane.shape[1]
         # Mirror and inversion symmetry of the honeycomb, on the grid.

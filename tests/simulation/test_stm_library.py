@@ -15,16 +15,22 @@ import pytest
 from atomvision_hub import load_structures
 from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.simulation import gpaw_engine, stm_library
-from atomvision_hub.simulation.gpaw_engine import Recipe, StateDensity, Window
+from atomvision_hub.simulation.gpaw_engine import StateDensity, Window
 from atomvision_hub.simulation.stm import simulate_stm
+from atomvision_hub.simulation.stm_recipe import Recipe, calculated_cell
 from atomvision_hub.structures import flat_layer
 
 REFERENCE = load_structures("reference")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOMVISION_CACHE", str(tmp_path))
+
+
 def states_of(atoms: ase.Atoms, biases: Sequence[float] = (0.5, -0.5), **_: Any) -> StateDensity:
     """Return s orbitals with a bias-dependent share of every atom, as if they had been calculated."""
-    layer = gpaw_engine.calculated_cell(atoms, Recipe())
+    layer = calculated_cell(atoms, Recipe())
     shape = (16, 16, 72)
     points = np.stack(np.meshgrid(*(np.arange(n) / n for n in shape), indexing="ij"), axis=-1)
     windows = []
@@ -45,7 +51,7 @@ def test_packed_images_agree_with_the_calculated_ones() -> None:
     content = stm_library.pack(states)
     packed = stm_library.unpack(content, flat_layer(REFERENCE["MoS2"]), (0.5, -0.5), "band_edge")
     assert packed is not None
-    full = [stm_library.full_density(states, window) for window in states.windows[::2]]
+    full = [gpaw_engine.full_density(states, window) for window in states.windows[::2]]
     for first, second in zip(full, packed, strict=True):
         assert first.bias == second.bias
         for mode in ("constant_height", "constant_current"):
@@ -108,7 +114,7 @@ def test_what_was_computed_is_kept_and_found_again(tmp_path: Path, monkeypatch: 
         return states_of(atoms, **options)
 
     monkeypatch.setattr(gpaw_engine, "state_density", compute)
-    options: dict[str, Any] = {"cache": tmp_path, "shipped": None}
+    options: dict[str, Any] = {"cache": tmp_path / "kept", "shipped": None}
     first = stm_library.local_densities(REFERENCE["NbSe2"], (0.5, -0.5), **options)
     again = stm_library.local_densities(REFERENCE["NbSe2"], (-0.5,), "fermi", **options)
     assert len(called) == 1
@@ -117,7 +123,7 @@ def test_what_was_computed_is_kept_and_found_again(tmp_path: Path, monkeypatch: 
     stm_library.local_densities(REFERENCE["TaSe2"], (0.5, -0.5), **options)
     stm_library.local_densities(REFERENCE["NbSe2"], (0.5, -0.5), recipe=Recipe(k_length=20), **options)
     assert len(called) == 3
-    assert len(list(tmp_path.glob("*.npz"))) == 3
+    assert len(list((tmp_path / "kept").glob("*.npz"))) == 3
 
 
 def test_one_ground_state_serves_both_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +134,9 @@ def test_one_ground_state_serves_both_biases(tmp_path: Path, monkeypatch: pytest
         return states_of(atoms, **options)
 
     monkeypatch.setattr(gpaw_engine, "state_density", compute)
-    monkeypatch.setenv("ATOMVISION_CACHE", str(tmp_path))
     for bias in (0.25, -0.25):
-        density = gpaw_engine.local_density(REFERENCE["graphene"], bias=bias)
-        assert density.bias == bias
+        frame = simulate_stm(REFERENCE["graphene"], bias=bias, engine="gpaw", shape=(8, 8))
+        assert frame.bias == bias
     assert called == [(0.25, -0.25)]
     assert len(list((tmp_path / "stm").iterdir())) == 1
 
