@@ -220,10 +220,17 @@ class Provenance(Section):
     reader: Text | None = _fact("Reader and its version", "rosettasciio 0.15 digitalmicrograph")
 
 
+def _unquoted(version: Any) -> Any:
+    # YAML reads 1.0 without quotes as a number.
+    return str(version) if isinstance(version, float) else version
+
+
 class Facts(Section):
     """All sections, as a person writes them beside an image: nothing is required."""
 
-    schema_version: Literal["1.0"] = Field("1.0", description="Version of this schema")
+    schema_version: Annotated[Literal["1.0"], BeforeValidator(_unquoted)] = Field(
+        "1.0", description="Version of this schema"
+    )
     sample: Sample = Field(Sample(), description="What was in the microscope")
     instrument: Instrument = Field(Instrument(), description="Which microscope it was")
     acquisition: Acquisition = Field(Acquisition(), description="How the image was taken")

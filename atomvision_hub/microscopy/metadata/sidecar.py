@@ -228,7 +228,7 @@ def _explain(path: Path, lines: dict[str, int], error: ValidationError) -> Itera
 
 def _remedy(field: str, found: Any) -> str:
     section, _, name = field.partition(".")
-    if found["type"] == "extra_forbidden":
+    if found["type"] in ("extra_forbidden", "invalid_key"):
         known = list(SECTIONS[section].model_fields) if name else [*SECTIONS, "schema_version"]
         near = difflib.get_close_matches(name or section, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
