@@ -45,8 +45,8 @@ class Surface:
     cell: Array  # (2, 2)
     waves: tuple[tuple[int, int, float, float], ...]
     decay: float
-    height: float = 24.0
-    top: float = 12.3
+    height: float = 18.0
+    top: float = 9.3
 
     def __call__(self, points: Array) -> Array:
         """Density at points (..., 3)."""
@@ -169,7 +169,7 @@ def test_quarter_turns_turn_the_image(surface: Surface, pose: dict[str, Any], tu
 
 
 @law
-@given(surfaces(), poses, st.integers(1, 3), st.integers(1, 3), st.integers(-2, 2), st.booleans())
+@given(surfaces(), poses, st.integers(1, 2), st.integers(1, 3), st.integers(-1, 1), st.booleans())
 def test_equivalent_cells_show_the_same(
     surface: Surface, pose: dict[str, Any], m: int, n: int, shear: int, swap: bool
 ) -> None:
@@ -315,14 +315,12 @@ def test_stm_and_stem_of_a_crystal_fit_pixel_by_pixel(
                 assert max(abs(brightest[0] - 2), abs(brightest[1] - 2)) <= 1
 
 
-@law
-@given(st.floats(-3, 3), st.floats(-3, 3), st.sampled_from(MODES))
-def test_surrogate_has_no_bias_contrast(positive: float, negative: float, mode: Any) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_surrogate_has_no_bias_contrast(mode: Any) -> None:
     cell = [(2.5, 0, 0), (-1.25, 2.17, 0), (0, 0, 20)]
     crystal = Atoms("BN", [(0, 0, 10), (0, 1.45, 10)], cell=cell, pbc=(True, True, False))
     one, other = (
-        simulate_stm(crystal, surrogate=True, bias=bias, mode=mode, shape=(32, 32))
-        for bias in (positive, negative)
+        simulate_stm(crystal, surrogate=True, bias=bias, mode=mode, shape=(32, 32)) for bias in (0.5, -0.5)
     )
     np.testing.assert_array_equal(one.image, other.image)
     assert one.bias is None

@@ -26,8 +26,9 @@ BiasReference = Literal["band_edge", "fermi"]
 LOWEST, HIGHEST = -1.0, 8.0
 #: Vacuum (Å) without which there is no surface.
 _MIN_GAP = 4.0
-#: Steps (Å) in the plane on which heights are found; the corners of a surface need more than a DFT grid.
-_FINE = 0.1
+#: Steps (Å) in the plane on which heights are found, for at most so many points: the edges of a surface need
+#: more than the grid of a calculation.
+_FINE, _MOST_POINTS = 0.05, 160_000
 _FLAT = 1e-6
 
 
@@ -160,7 +161,7 @@ class LocalDensity:
         -------
         heights, reached
             Å above the topmost atom and whether there is a crossing, both on the grid of the density or,
-            where that is coarser than 0.1 Å, on one that divides its steps.
+            where that is coarser than 0.05 Å, on one that divides its steps.
         """
         first = max(0, int(np.searchsorted(self.heights, _FLAT)) - 1)
         heights, values = self.heights[first:], self.values[:, :, first:]
@@ -188,7 +189,8 @@ class LocalDensity:
 def _refined(values: Array, cell: Array) -> Array:
     """Return planes on a grid whose steps are at most `_FINE`: periodic cubic splines, in linear space."""
     steps = np.linalg.norm(cell, axis=1) / values.shape[:2]
-    factors = np.maximum(np.ceil(steps / _FINE - 1e-6), 1).astype(int)
+    finest = max(_FINE, math.sqrt(abs(float(np.linalg.det(cell))) / _MOST_POINTS))
+    factors = np.maximum(np.ceil(steps / finest - 1e-6), 1).astype(int)
     if factors.max() == 1:
         return values
     shape = tuple(int(n) for n in factors * values.shape[:2])
@@ -202,6 +204,8 @@ def _refined(values: Array, cell: Array) -> Array:
 def _densest(heights: Array, values: Array) -> Array:
     """Return the height of greatest density, [na, nb]: the vertex of a parabola through three planes."""
     best = np.argmax(values, axis=2)
+    if len(heights) < 3:
+        return np.asarray(heights[best])
     inner = np.clip(best, 1, len(heights) - 2)
     low, mid, high = (_log_at(values, inner + step) for step in (-1, 0, 1))
     bend = low - 2 * mid + high
