@@ -30,7 +30,9 @@ DEADLINE: Final = 900.0
 #: Longest pause that a server may ask for, in seconds; what asks for more is asked another day.
 LONGEST_PAUSE: Final = 600.0
 _ABSENT = {404, 410}
-_BUSY = {429, 502, 503, 504}
+_BUSY = {429, 500, 502, 503, 504}
+#: Refusals (403) in a row after which we take ourselves for blocked.
+_REFUSALS = 3
 _REDIRECT = {301, 302, 303, 307, 308}
 _HOPS = 5
 
@@ -91,6 +93,7 @@ class Fetcher:
         self._retries = retries
         self._sleep = sleep
         self._client: httpx.Client | None = None
+        self._refusals = 0
 
     def get(self, address: str, *, limit: int = LIMIT, keep: Callable[[bytes], bool] | None = None) -> Answer:
         """Return a file from the cache or from its server.
@@ -156,7 +159,9 @@ class Fetcher:
             try:
                 return self._follow(address, limit)
             except _BusyError as busy:
-                problem, pause = str(busy), busy.pause
+                if busy.error.status == httpx.codes.INTERNAL_SERVER_ERROR and attempt == self._retries:
+                    raise busy.error from None  # this one file breaks the server
+                problem, pause = f"is busy (answer {busy.error.status})", busy.pause
                 if pause > LONGEST_PAUSE:
                     break
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -183,11 +188,20 @@ class Fetcher:
                     continue
                 if answer.status_code in _ABSENT:
                     return address, None
+                body = _body(answer, address, limit)
+                if answer.status_code == httpx.codes.OK:
+                    self._refusals = 0
+                    return address, body
+                error = AnswerError(address, answer.status_code, body)
                 if answer.status_code in _BUSY:
-                    raise _BusyError(answer)
-                if answer.status_code != httpx.codes.OK:
-                    raise AnswerError(address, answer.status_code, _body(answer, address, limit))
-                return address, _body(answer, address, limit)
+                    raise _BusyError(error, _retry_after(answer.headers.get("Retry-After", "")))
+                self._refusals += answer.status_code == httpx.codes.FORBIDDEN
+                if self._refusals == _REFUSALS:
+                    raise NetworkNeededError(
+                        f"{urlsplit(address).netloc} refuses to answer (403); it may have blocked this machine: "
+                        "read https://info.arxiv.org/help/robots.html and run the same command again tomorrow"
+                    )
+                raise error
         raise ArticleError(f"{address[:200]} is redirected for ever", step="fetch")
 
     @contextmanager
@@ -235,11 +249,12 @@ def user_agent(address: str) -> str:
 
 
 class _BusyError(Exception):
-    """The server asks to come back later."""
+    """The server asks to come back later, after so many seconds if it says so."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__(f"is busy (answer {answer.status_code})")
-        self.pause = _retry_after(answer.headers.get("Retry-After", ""))
+    def __init__(self, error: AnswerError, pause: float) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.pause = pause
 
 
 def _retry_after(value: str) -> float:

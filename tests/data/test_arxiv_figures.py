@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from atomvision_hub.data import BuildOptions, BuildReport, load_builder, split_of, validate_folder
-from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.literature.images import STATUSES
 
 SERVICES = {"API": "api", "HTML": "html", "AR5IV": "ar5iv", "OAI": "oai", "EPRINT": "e-print"}
@@ -49,6 +50,11 @@ def requests(url: str) -> list[dict[str, Any]]:
         return list(json.load(answer)[0])
 
 
+def post(url: str, name: str, content: Any) -> None:
+    address = urllib.request.Request(f"{url}/__test__/{name}", json.dumps(content).encode())
+    urllib.request.urlopen(address).close()
+
+
 @pytest.fixture
 def build(arxiv_url: str, tmp_path: Path) -> Callable[..., BuildReport]:
     def run(name: str = "out", *sources: str, **options: Any) -> BuildReport:
@@ -68,24 +74,35 @@ def rows_of(folder: Path, config: str) -> dict[str, dict[str, Any]]:
     }
 
 
+@dataclass(frozen=True)
+class Built:
+    """What the command line made."""
+
+    folder: Path
+    cache: Path
+    output: str
+
+
 @pytest.fixture(scope="module")
-def built(arxiv_url: str, tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
+def built(arxiv_url: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The real command with two workers, and both configs."""
     folder = tmp_path_factory.mktemp("arxiv")
-    options: Mapping[str, Any] = {
-        "sources": ("query:all:STM",),
-        "cache_dir": folder / "cache",
-        "configs": ("default", "all"),
-    }
-    return load_builder("arxiv_figures").build(
-        BuildOptions(dataset="arxiv_figures", out=folder / "out", **options)
+    command = [sys.executable, "-m", "atomvision_hub.cli", "build", "arxiv_figures", "--num-proc", "2"]
+    options = ["--source", "query:all:STM", "--config", "default", "--config", "all"]
+    done = subprocess.run(
+        [*command, *options, "--out", str(folder / "out")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"ATOMVISION_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 3, done.stderr
+    return Built(folder / "out", folder / "cache", done.stdout)
 
 
-def test_the_dataset_is_valid(built: BuildReport) -> None:
+def test_the_dataset_is_valid(built: Built) -> None:
     assert validate_folder(built.folder) == []
-    assert built.rejected == {"source": 2}
-    assert sum(built.rows["all"].values()) == 14
-    assert sum(built.rows["default"].values()) == 13
+    assert "rejected: source 2" in built.output
+    assert (len(rows_of(built.folder, "all")), len(rows_of(built.folder, "default"))) == (14, 13)
     rejected = pq.read_table(built.folder / "rejected.parquet").to_pylist()
     assert [(row["id"], row["step"]) for row in rejected] == [
         ("2401.00005v1", "source"),
@@ -93,7 +110,7 @@ def test_the_dataset_is_valid(built: BuildReport) -> None:
     ]
 
 
-def test_images_keep_within_their_rights(built: BuildReport) -> None:
+def test_images_keep_within_their_rights(built: Built) -> None:
     rows = rows_of(built.folder, "all")
     with_bytes = {name: row for name, row in rows.items() if row["image"] is not None}
     assert {row["licence"] for row in with_bytes.values()} == {"cc-by-4.0", "cc-by-nc-nd-4.0"}
@@ -105,36 +122,27 @@ def test_images_keep_within_their_rights(built: BuildReport) -> None:
     assert STATUSES[rows["2401.00001v1_S1.F4"]["image_status"]] == "credited"
 
 
-def test_articles_are_not_torn_apart(built: BuildReport) -> None:
+def test_articles_are_not_torn_apart(built: Built) -> None:
     for path in built.folder.glob("data/all/*"):
         articles = set(pq.read_table(path, columns=["arxiv_id"])["arxiv_id"].to_pylist())
         assert {split_of(article) for article in articles} == {path.name.split("-")[0]}
 
 
-def test_the_card_counts_licences(built: BuildReport) -> None:
+def test_the_card_counts_licences(built: Built) -> None:
     card = (built.folder / "README.md").read_text()
     assert "| cc-by-nc-nd-4.0 |" in card
     assert "| arxiv-nonexclusive-1.0 |" in card
-    assert "by a hash of the article" in card or "article" in card.split("## Splits")[1][:400]
+    assert "by a hash of the article" in card
     assert "license: other" in card
     assert "(source 2)" in card
-    assert (built.folder / "assets/samples.png").is_file()
 
 
 def test_the_bytes_do_not_depend_on_workers(
-    build: Callable[..., BuildReport],
-    checksums: Callable[[Path], dict[str, str]],
-    arxiv_url: str,
-    tmp_path: Path,
+    built: Built, build: Callable[..., BuildReport], checksums: Callable[[Path], Any], arxiv_url: str
 ) -> None:
-    (tmp_path / "mine.yaml").write_text(
-        "description: Small shards\nrelevant_only: false\nitems_per_shard: 1\n"
-    )
-    options = {"configs": [str(tmp_path / "mine.yaml")]}
-    first = build("first", **options)
     asked = len(requests(arxiv_url))
-    second = build("second", num_proc=2, **options)
-    assert checksums(first.folder) == checksums(second.folder)
+    again = build("again", configs=["default", "all"], cache_dir=built.cache)
+    assert checksums(again.folder) == checksums(built.folder)
     assert len(requests(arxiv_url)) == asked  # all of it came from the cache
 
 
@@ -161,6 +169,26 @@ def test_identifiers_and_limit(build: Callable[..., BuildReport], tmp_path: Path
     assert sum(build("few", limit=1).rows["default"].values()) == 5
 
 
+def test_a_tiny_twin(build: Callable[..., BuildReport]) -> None:
+    report = build("tiny", tiny=True)
+    assert 0 < sum(report.rows["default"].values()) < 20
+    assert validate_folder(report.folder) == []
+
+
+def test_an_interrupted_build_goes_on(build: Callable[..., BuildReport], arxiv_url: str) -> None:
+    post(arxiv_url, "reset", None)
+    fault = {"path": "/html/2401.00009v1", "kind": "status", "status": 503, "times": 99}
+    post(arxiv_url, "fault", fault | {"headers": {"Retry-After": "86400"}})
+    with pytest.raises(NetworkNeededError, match=r"is busy \(answer 503\); what was fetched is kept"):
+        build("out")
+    asked = {request["path"] for request in requests(arxiv_url)}
+    assert "/html/2401.00002v2" in asked
+    post(arxiv_url, "reset", None)
+    assert sum(build("out").rows["default"].values()) == 13
+    again = {request["path"] for request in requests(arxiv_url)}
+    assert again & asked == {"/html/2401.00009v1"}
+
+
 def test_hostile_articles(build: Callable[..., BuildReport], tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("\n".join(f"2402.0000{n}v1" for n in range(1, 10)))
     report = build("out", f"ids:{tmp_path / 'ids.txt'}", configs=["all"])
@@ -179,7 +207,7 @@ def test_nothing_found(build: Callable[..., BuildReport]) -> None:
         build("out", "reference")
 
 
-def test_what_does_not_fit_is_found(built: BuildReport) -> None:
+def test_what_does_not_fit_is_found(built: Built) -> None:
     builder = load_builder("arxiv_figures").BUILDER
     config = builder.config_model(description="as default")
     table = pa.concat_tables(pq.read_table(path) for path in sorted(built.folder.glob("data/all/*")))
@@ -197,24 +225,6 @@ def test_what_does_not_fit_is_found(built: BuildReport) -> None:
     assert "another size" in spoilt(width=500)
     assert "outside the image" in spoilt(width=100)
     assert "contradict each other" in spoilt(image=None)
-
-
-def test_the_command(arxiv_url: str, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "atomvision_hub.cli",
-        "build",
-        "arxiv_figures",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    environment = os.environ | {"ATOMVISION_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [*command, "--source", "query:all:STM", "--tiny"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 3, done.stderr
-    assert "rejected: source 2" in done.stdout
 
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,19 +246,18 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         )
 
 
-def test_over_the_hub_and_back(built: BuildReport, repository: Path, tmp_path: Path) -> None:
+def test_over_the_hub_and_back(built: Built, repository: Path, tmp_path: Path) -> None:
     program = f"""
 import json
-from atomvision_hub.data.publish import push_dataset
-from datasets import load_dataset
 from pathlib import Path
+from datasets import load_dataset
+from atomvision_hub.data.publish import push_dataset
+
 push_dataset(Path({str(built.folder)!r}), "atomvision/arxiv_figures", tag="v1.0.0")
-for config in ("default", "all"):
-    found = []
-    for split in ("train", "validation", "test"):
-        rows = load_dataset("atomvision/arxiv_figures", config, revision="v1.0.0", split=split, streaming=True)
-        found += [(row["id"], row["image"].size if row["image"] else None) for row in rows]
-    print("ROWS", json.dumps(found))
+found = {{}}
+for rows in load_dataset("atomvision/arxiv_figures", "all", revision="v1.0.0", streaming=True).values():
+    found |= {{row["id"]: row["image"] and row["image"].size for row in rows}}
+print("ROWS", json.dumps(found))
 """
     for url in serve(repository / "tests" / "hub", "--folder", tmp_path / "hub"):
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {
@@ -262,10 +271,8 @@ for config in ("default", "all"):
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=200
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    answers = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("ROWS ")]
-    for config, answer in zip(("default", "all"), answers, strict=True):
-        here = {
-            name: [row["width"], row["height"]] if row["image"] else None
-            for name, row in rows_of(built.folder, config).items()
-        }
-        assert dict(answer) == here
+    (answer,) = (json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("ROWS "))
+    assert answer == {
+        name: [row["width"], row["height"]] if row["image"] else None
+        for name, row in rows_of(built.folder, "all").items()
+    }

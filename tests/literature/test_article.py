@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +27,11 @@ def read(content: bytes, address: str = AT) -> Page:
     found = read_page(content, address)
     assert found is not None
     return found
+
+
+@cache
+def real(path: Path) -> Page:
+    return read(path.read_bytes())
 
 
 def one(image: str = '<img class="ltx_graphics" src="x1.png">', caption: str = "Text", **more: str) -> Figure:
@@ -164,8 +169,7 @@ def test_hostile_pages() -> None:
 def test_real_pages(
     shared_data: Path, name: str, files: int, figures: int, labels: set[str], missing: int
 ) -> None:
-    content = (shared_data / "literature" / "html" / name).read_bytes()
-    found = read(content, "https://arxiv.org/html/1708.00137v1").figures
+    found = real(shared_data / "literature" / "html" / name).figures
     assert len(found) == files
     assert len({figure.figure for figure in found}) == figures
     assert {figure.label for figure in found} == labels
@@ -174,8 +178,8 @@ def test_real_pages(
 
 
 def test_a_real_page_in_detail(shared_data: Path) -> None:
-    content = (shared_data / "literature" / "html" / "1708.00137_engrafo" / "index.html").read_bytes()
-    found: Any = {figure.name: figure for figure in read(content, AT).figures}
+    page = real(shared_data / "literature" / "html" / "1708.00137_engrafo" / "index.html")
+    found = {figure.name: figure for figure in page.figures}
     assert found["S5.F2.sf2"].part == "b"
     assert found["S5.F2.sf2"].image_url == f"{AT}/figure2b.png"
     assert found["S5.F2.sf2"].caption.startswith(

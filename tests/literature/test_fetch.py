@@ -49,7 +49,7 @@ def test_equal_files_are_kept_once(fetcher: Fetcher, arxiv_server: Any) -> None:
     assert len([path for path in (fetcher.cache / "objects").rglob("*") if path.is_file()]) == 1
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_busy_servers_are_asked_again_later(slow_fetcher: Any, arxiv_server: Any, status: int) -> None:
     make, pauses = slow_fetcher
     arxiv_server.fault(PAGE, "status", status=status, times=3)
@@ -108,11 +108,28 @@ def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_answers_are_errors(fetcher: Fetcher, arxiv_server: Any) -> None:
-    arxiv_server.fault(PAGE, "status", status=500)
-    with pytest.raises(AnswerError, match="answered 500") as caught:
+    arxiv_server.fault(PAGE, "status", status=400)
+    with pytest.raises(AnswerError, match="answered 400") as caught:
         fetcher.get(arxiv_server.url + PAGE)
     assert caught.value.body == b"busy"
     assert fetcher.get(arxiv_server.url + PAGE).content  # and are not kept
+
+
+def test_one_file_may_break_the_server(slow_fetcher: Any, arxiv_server: Any) -> None:
+    make, pauses = slow_fetcher
+    arxiv_server.fault(PAGE, "status", status=500, times=3)
+    with pytest.raises(AnswerError, match="answered 500"):
+        make(retries=2).get(arxiv_server.url + PAGE)
+    assert len(pauses) == 2
+
+
+def test_refusals_in_a_row_mean_that_we_are_blocked(fetcher: Fetcher, arxiv_server: Any) -> None:
+    arxiv_server.fault("/html/", "status", status=403, times=99)
+    for version in (1, 2):
+        with pytest.raises(AnswerError, match="answered 403"):
+            fetcher.get(f"{arxiv_server.url}/html/2401.00001v{version}")
+    with pytest.raises(NetworkNeededError, match=r"refuses to answer \(403\); it may have blocked"):
+        fetcher.get(f"{arxiv_server.url}/html/2401.00001v3")
 
 
 @pytest.mark.parametrize("path", ["endless.png", "gzip_bomb.png"])

@@ -106,5 +106,5 @@ def test_who_is_asked(fetcher: Fetcher, arxiv_server: Any, key: str, stated: str
 
 
 def test_an_answer_about_another_article(fetcher: Fetcher, arxiv_server: Any) -> None:
-    arxiv_server.fault("/oai", "status", status=500)
+    arxiv_server.fault("/oai", "status", status=400)
     assert licence_of(fetcher, article("2401.00002v2"), "").name == "unknown"
