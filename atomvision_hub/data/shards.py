@@ -32,6 +32,8 @@ from atomvision_hub.records import Record
 
 #: Rows per row group: small enough for the Hub's viewer, and what bounds the memory of a build.
 ROW_GROUP = 100
+#: Bytes of images after which a row group ends early: a hundred frames of a camera do not fit into memory.
+GROUP_BYTES = 64 * 2**20
 #: Fixed options of every Parquet file, so that equal rows give equal bytes. Content-defined chunks let the
 #: Hub store only what changed between two versions.
 WRITER: dict[str, Any] = {
@@ -142,11 +144,13 @@ class ShardMaker:
 
 def _grouped(rows: Iterable[Record]) -> Iterator[list[Record]]:
     group: list[Record] = []
+    size = 0
     for row in rows:
         group.append(row)
-        if len(group) == ROW_GROUP:
+        size += sum(len(value) for _, value in row if isinstance(value, bytes))
+        if len(group) == ROW_GROUP or size >= GROUP_BYTES:
             yield group
-            group = []
+            group, size = [], 0
     if group:
         yield group
 

@@ -115,6 +115,16 @@ def test_row_groups_are_small(build_toy: Build, tmp_path: Path) -> None:
     assert groups[0].column(0).has_offset_index
 
 
+def test_large_images_make_small_row_groups(
+    build_toy: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held in memory is bounded in bytes too."""
+    monkeypatch.setattr("atomvision_hub.data.shards.GROUP_BYTES", 1)
+    report = build_toy()
+    with pq.ParquetFile(next(report.folder.glob("data/default/train-*"))) as file:
+        assert file.num_row_groups == file.metadata.num_rows > 1
+
+
 def test_bytes_do_not_depend_on_workers_or_order(build_toy: Build, checksums: Checksums) -> None:
     together = build_toy("together", configs=["default", "wide"])
     build_toy("apart", configs=["wide"], num_proc=2)
