@@ -69,7 +69,7 @@ def test_hollows_without_that_density_show_its_greatest_height(density: LocalDen
     frame = simulate_stm(hollow, mode="constant_current", isovalue=0.02, shape=(80, 80))
     assert 0.015 < frame.unreached < 0.03
     heights, reached = hollow.surface(0.02)  # on steps half as wide
-    assert not reached[1:4, 1:14].any()
+    assert not reached[:6:2, :16:2].any()
     np.testing.assert_allclose(heights[:6:2, :16:2], 0.83, atol=1e-6)
     assert frame.parameters()["unreached"] == frame.unreached
 
