@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_FIGURES: Final = 1000
 DEEPEST: Final = 512
 _LETTER = re.compile(r"\(?\s*([A-Za-z]|[ivx]{1,4}|\d{1,2})\s*[).:]?")
+_NUMBERED = re.compile(r"\s*(?:supplementary |extended data )?fig", re.IGNORECASE)
 _IMAGE = re.compile(r"\.(png|jpe?g|gif|webp|svg|pdf|eps)$", re.IGNORECASE)
 _TAG = re.compile(rb"<(/?)([a-z][a-z0-9]*)[^<>]*?(/?)>", re.IGNORECASE)
 _VOID = set(b"area base br col embed hr img input link meta param source track wbr".split())
@@ -140,34 +141,30 @@ def _depth(content: bytes) -> int:
 def _files(figure: Tag, soup: BeautifulSoup, address: str, before: int) -> Iterator[Figure]:
     name = str(figure.get("id") or f"F{before + 1}")
     label, caption = _caption(figure)
+    whole = Figure(name, name, label, "", caption, "", None)
     files = [tag for tag in figure.select("img, object, embed") if _is_graphic(tag)]
     for tag in files:
+        found = replace(whole, name=str(tag.get("id") or name) if len(files) > 1 else name)
         inner = tag.find_parent("figure")
-        part = part_caption = ""
-        own = str(tag.get("id") or "")
         if inner is not None and inner is not figure:
-            part, part_caption = _caption(inner)
-            own = str(inner.get("id") or own)
+            own = str(inner.get("id") or found.name)
+            part, words = _caption(inner)
+            if _NUMBERED.match(part):  # two figures side by side in one float
+                found = Figure(own, own, part, "", words, "", None)
+            else:
+                found = replace(found, name=own, part=_letter(part), part_caption=words)
         url = _address(tag, soup, address)
-        yield Figure(
-            name=own if own and len(files) > 1 else name,
-            figure=name,
-            label=label,
-            part=_letter(part),
-            caption=caption,
-            part_caption=part_caption,
-            image_url=url,
-            note="" if url else "the image is missing in the page",
-        )
+        yield replace(found, image_url=url, note="" if url else "the image is missing in the page")
     if not files:
         drawn = figure.find("svg") is not None
         note = "drawn in the page itself (SVG)" if drawn else "the page has no image for this figure"
-        yield Figure(name, name, label, "", caption, "", None, note=note)
+        yield replace(whole, note=note)
 
 
 def _is_graphic(tag: Tag) -> bool:
-    classes = tag.get_attribute_list("class")
-    return "ltx_graphics" in classes or tag.name in ("object", "embed")
+    if tag.find_parent("figure", class_="ltx_figure") is not tag.find_parent("figure"):
+        return False  # in a table beside the figure
+    return "ltx_graphics" in tag.get_attribute_list("class") or tag.name in ("object", "embed")
 
 
 def _address(tag: Tag, soup: BeautifulSoup, address: str) -> str | None:
@@ -216,12 +213,12 @@ def _text(element: Tag) -> str:
 
     for math in element.select("math[alttext], .ltx_Math"):
         labelled = math if math.has_attr("alttext") else math.select_one("[aria-label]")
-        tex = str((labelled.get("alttext") or labelled.get("aria-label") or "") if labelled else "")
+        tex = str((labelled.get("alttext") or labelled.get("aria-label") or "") if labelled else "").strip()
         # {}_{2} is how LaTeXML writes an index without a base.
         math.replace_with(NavigableString(f"${tex.removeprefix('{}')}$" if tex else math.get_text()))
     for block in element.select("br, p, div, li"):
         block.append(" ")
-    for aside in element.select("script, style, .ltx_note"):
+    for aside in element.select("script, style, button, .ltx_note"):
         aside.extract()
     return _words(element)
 

@@ -198,7 +198,7 @@ class Fetcher:
                 self._refusals += answer.status_code == httpx.codes.FORBIDDEN
                 if self._refusals == _REFUSALS:
                     raise NetworkNeededError(
-                        f"{urlsplit(address).netloc} refuses to answer (403); it may have blocked this machine: "
+                        f"{urlsplit(address).netloc} refuses to answer (403), perhaps to this machine: "
                         "read https://info.arxiv.org/help/robots.html and run the same command again tomorrow"
                     )
                 raise error

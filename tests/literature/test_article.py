@@ -58,6 +58,7 @@ def test_label_and_caption() -> None:
         ),
         ("a<math><mi>x</mi></math>b", "axb"),
         ("x<span class='ltx_note'>1 a footnote</span>", "x"),
+        ("x<button class='sr-only'>Report issue for preceding element</button>", "x"),
         ("<span class='ltx_ERROR undefined'>\\foo</span> TEM", "\\foo TEM"),
         ("A &lt; B &amp; C", "A < B & C"),
     ],
@@ -107,6 +108,21 @@ def test_several_images_without_letters() -> None:
     found = read(page(FIGURE.format(images, "Whole"))).figures
     assert [figure.name for figure in found] == ["g1", "S1.F1", "S1.F1-2"]
     assert {figure.label for figure in found} == {"Figure 1"}
+
+
+def test_two_figures_in_one_float() -> None:
+    inner = (
+        '<figure id="S1.F1.fig{0}" class="ltx_figure ltx_figure_panel ltx_minipage">'
+        '<img class="ltx_graphics" src="{0}.png"><figcaption><span class="ltx_tag ltx_tag_figure">'
+        '<span class="ltx_text">Figure {0}</span>: </span>Image {0}</figcaption></figure>'
+    )
+    table = '<figure class="ltx_table ltx_figure_panel"><img class="ltx_graphics" src="t.png"></figure>'
+    outer = f'<figure id="S1.F1" class="ltx_figure">{inner.format(1)}{inner.format(2)}{table}</figure>'
+    found = read(page(outer)).figures
+    assert [(f.name, f.figure, f.label, f.part, f.caption) for f in found] == [
+        ("S1.F1.fig1", "S1.F1.fig1", "Figure 1", "", "Image 1"),
+        ("S1.F1.fig2", "S1.F1.fig2", "Figure 2", "", "Image 2"),
+    ]
 
 
 def test_what_is_no_figure() -> None:
