@@ -265,6 +265,12 @@ REAL: dict[str, dict[str, Any]] = {
         "acquisition.date": "2019-12-10T20:32:41+00:00",
         "people.operator": "JohnDoe",
     },
+    "microscopy/olympus_SIS.tif": {
+        "acquisition.magnification": 600000.0,
+        "acquisition.exposure_time": 0.367093,
+        "acquisition.date": "2018-11-15T19:42:00",
+        "people.operator": None,
+    },
     "microscopy/test_STEM_image.dm3": {
         "instrument.voltage": 200.0,
         "acquisition.dwell_time": 3.5e-6,

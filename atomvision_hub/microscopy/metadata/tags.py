@@ -70,6 +70,14 @@ def quantity(units: Mapping[str, float]) -> Converter:
     return convert
 
 
+def ratio(entry: Any) -> float | None:
+    """Return an EXIF ratio, a pair of whole numbers, as a number above zero."""
+    parts = [_number(part) for part in entry] if isinstance(entry, list | tuple) else []
+    if len(parts) != 2 or not parts[0] or not parts[1] or parts[0] / parts[1] < 0:
+        return None
+    return _clean(parts[0] / parts[1])
+
+
 def word(words: Mapping[str, str]) -> Converter:
     """Return a converter by a table of words: the first key that the entry contains, whatever its case."""
 
@@ -266,11 +274,10 @@ FEI_TIFF = (
 
 #: TIFF of Olympus Soft Imaging Solutions (cameras on transmission microscopes).
 OLYMPUS = (
-    Rule("acquisition.detector", "Olympus_SIS_metadata.cameraname", text),
-    Rule("acquisition.magnification", "Olympus_SIS_metadata.magnification", positive()),
-    Rule("acquisition.date", "Olympus_SIS_metadata.datetime", moment()),
-    Rule("acquisition.magnification", "OlympusSIS.magnification", positive()),
-    Rule("acquisition.date", "OlympusSIS.datetime", moment()),
+    Rule("acquisition.detector", "sis_metadata.cameraname", text),
+    Rule("acquisition.magnification", "sis_metadata.magnification", positive()),
+    Rule("acquisition.exposure_time", "ExifTag.ExposureTime", ratio),
+    Rule("acquisition.date", "sis_metadata.datetime", moment()),
 )
 
 #: Scans of Nanonis: SI units; the sign of the bias is that of the sample.
