@@ -290,7 +290,7 @@ def test_the_tip_follows_the_density_of_its_isovalue(surface: Surface, pose: dic
 
 
 @law
-@given(st.floats(2.2, 4), st.integers(1, 90), st.floats(0, 360), lengths, lengths)
+@given(st.floats(2.8, 4), st.integers(1, 90), st.floats(0, 360), lengths, lengths)
 def test_stm_and_stem_of_a_crystal_fit_pixel_by_pixel(
     a: float, number: int, rotation: float, x: float, y: float
 ) -> None:

@@ -152,8 +152,25 @@ def test_volumes_that_show_no_surface(graphene: Atoms) -> None:
     bulk = Atoms("Cu", cell=np.eye(3) * 3.0, pbc=True)
     with pytest.raises(CrystalError, match=r"y: the widest gap between atoms is 3.0 Å; a surface needs"):
         LocalDensity.from_volume(Volume(values, bulk, "e/Å^3", "density", source="y"), bias=0.5)
+    for empty in (Atoms(cell=np.eye(3) * 9), Atoms("C", cell=[(1, 0, 0), (2, 0, 0), (0, 0, 9)])):
+        with pytest.raises(CrystalError, match="the volume: a grid over a cell with atoms is needed"):
+            LocalDensity.from_volume(Volume(values, empty, "e/Å^3", "density"), bias=0.5)
     with pytest.raises(UsageError, match="bias must be a finite number of volts"):
         LocalDensity.from_volume(Volume(values, atoms, "e/Å^3", "density"), bias=np.nan)
+
+
+@pytest.mark.parametrize(
+    ("crystal", "message"),
+    [
+        (Atoms(), "no atoms"),
+        (Atoms("C"), "cell"),
+        (Atoms("C", cell=[3, 3, 3], pbc=True), "not two-dimensional"),
+        (Atoms("C", [(np.nan, 0, 0)], cell=[3, 3, 20], pbc=(1, 1, 0)), "finite"),
+    ],
+)
+def test_surrogates_need_a_layer(crystal: Atoms, message: str) -> None:
+    with pytest.raises(CrystalError, match=message):
+        simulate_stm(crystal, surrogate=True)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -230,6 +230,10 @@ def _above(volume: Volume) -> tuple[Array, Array, Atoms, tuple[float, float]]:
     import ase
 
     cell = volume.atoms.cell.array
+    if volume.values.ndim != 3 or len(volume.atoms) == 0 or abs(np.linalg.det(cell)) < _FLAT:
+        raise CrystalError(
+            f"{volume.source or 'the volume'}: a grid over a cell with atoms is needed", step="volume"
+        )
     fractions = (volume.atoms.positions - volume.origin) @ np.linalg.inv(cell)
     axis, cut = _vacuum(fractions, cell, volume.source)
     order = [(1, 2, 0), (2, 0, 1), (0, 1, 2)][axis]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atomvision_hub.simulation.stm.density import LocalDensity
+from atomvision_hub.structures import check_crystal, flat_layer
+from atomvision_hub.structures.layer import is_flat
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,21 +35,28 @@ def surrogate_density(atoms: Atoms, *, kappa: float = KAPPA, spacing: float = 0.
     Parameters
     ----------
     atoms
-        A layer, such as from `flat_layer`: vacuum along z.
+        Two-dimensional crystal; turned and centred by `flat_layer` unless that has been done.
     kappa
         Decay in 1/Å.
     spacing
         Largest distance of grid points in the plane, in Å.
 
+    Raises
+    ------
+    CrystalError
+        When the crystal is damaged or has no vacuum along just one direction.
+
     References
     ----------
     J. Tersoff and D. R. Hamann, Phys. Rev. B 31, 805 (1985), doi 10.1103/PhysRevB.31.805.
     """
-    cell = np.asarray(atoms.cell.array[:2, :2])
+    check_crystal(atoms)
+    layer = atoms if is_flat(atoms) else flat_layer(atoms)
+    cell = np.asarray(layer.cell.array[:2, :2])
     shape = tuple(int(np.ceil(length / spacing)) for length in np.linalg.norm(cell, axis=1))
     inverse = np.linalg.inv(cell)
     heights = np.linspace(-1.0, 6.0, 71)
-    positions = atoms.positions - [0, 0, atoms.positions[:, 2].max()]
+    positions = layer.positions - [0, 0, layer.positions[:, 2].max()]
     fractions = np.stack(np.meshgrid(*(np.arange(n) / n for n in shape), indexing="ij"), axis=-1)
     points = fractions.reshape(-1, 2) @ cell
     # Farther atoms add less than a thousandth of what stands above one.
@@ -67,7 +76,7 @@ def surrogate_density(atoms: Atoms, *, kappa: float = KAPPA, spacing: float = 0.
     return LocalDensity(
         values=values.reshape(*shape, -1) * (kappa**3 / np.pi),
         heights=heights,
-        atoms=atoms,
+        atoms=layer,
         bias=None,
         bias_reference=None,
         window=None,
