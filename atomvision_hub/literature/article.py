@@ -176,17 +176,15 @@ def _address(tag: Tag, soup: BeautifulSoup, address: str) -> str | None:
     sizes = [entry.split() for entry in str(tag.get("srcset") or "").split(",") if entry.strip()]
     if sizes and all(len(entry) == 2 and entry[1][:-1].replace(".", "", 1).isdigit() for entry in sizes):
         source = max(sizes, key=lambda entry: float(entry[1][:-1]))[0]
-    if not source or source.startswith("data:"):
+    if not source:
         return None
     base = soup.find("base", href=True)
+    folder = address.rstrip("/") + "/"
+    if base is None and source.split("/")[0] == urlsplit(address).path.rstrip("/").rsplit("/", 1)[-1]:
+        folder = address.rstrip("/")  # a page at html/ID names its files either x1.png or ID/x1.png
     try:
-        if base is not None:
-            return urljoin(urljoin(address, str(base["href"])), source)
-        # A page at html/ID names its files either x1.png or ID/x1.png.
-        folder = address.rstrip("/") + "/"
-        if source.split("/")[0] == urlsplit(address).path.rstrip("/").rsplit("/", 1)[-1]:
-            return urljoin(address.rstrip("/"), source)
-        return urljoin(folder, source)
+        found = urljoin(urljoin(address, str(base["href"])) if base is not None else folder, source)
+        return found if urlsplit(found).scheme in ("http", "https") else None
     except ValueError:
         return None
 

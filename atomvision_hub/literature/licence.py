@@ -22,6 +22,8 @@ from atomvision_hub.literature.safe_xml import parse_xml
 from atomvision_hub.literature.sites import ArticleError
 
 if TYPE_CHECKING:
+    from lxml.etree import _Element
+
     from atomvision_hub.literature.fetch import Fetcher
     from atomvision_hub.literature.search import Article
 
@@ -115,20 +117,33 @@ def licence_of(fetcher: Fetcher, article: Article, stated: str) -> Licence:
     """
     if stated and (licence := parse_licence(stated)).name != "other":
         return licence
-    record = f"verb=GetRecord&identifier=oai:arXiv.org:{article.arxiv_id}&metadataPrefix=arXivRaw"
-    try:
-        content = fetcher.get(f"{fetcher.sites.oai}?{record}", limit=2**20).content
-        if content is None:
-            return UNKNOWN
-        raw = parse_xml(content, "the answer of OAI-PMH", step="licence").find(f".//{_RAW}arXivRaw")
-    except ArticleError:
-        return UNKNOWN
-    if raw is None or raw.findtext(f"{_RAW}id", "").strip() != article.arxiv_id:
-        return UNKNOWN
-    versions = [version.get("version", "") for version in raw.iterfind(f"{_RAW}version")]
-    if article.version and versions and versions[-1] != f"v{article.version}":
+    raw = _record(fetcher, article)
+    if raw is None or (article.version and article.version != _newest(raw)):
         return UNKNOWN
     return parse_licence(raw.findtext(f"{_RAW}license", ""))
+
+
+def newest_version(fetcher: Fetcher, article: Article) -> int:
+    """Return the number of the newest version of an article, 0 where OAI-PMH does not know it."""
+    raw = _record(fetcher, article)
+    return 0 if raw is None else _newest(raw)
+
+
+def _record(fetcher: Fetcher, article: Article) -> _Element | None:
+    query = f"verb=GetRecord&identifier=oai:arXiv.org:{article.arxiv_id}&metadataPrefix=arXivRaw"
+    try:
+        content = fetcher.get(f"{fetcher.sites.oai}?{query}", limit=2**20).content
+        if content is None:
+            return None
+        raw = parse_xml(content, "the answer of OAI-PMH", step="licence").find(f".//{_RAW}arXivRaw")
+    except ArticleError:
+        return None
+    return raw if raw is not None and raw.findtext(f"{_RAW}id", "").strip() == article.arxiv_id else None
+
+
+def _newest(raw: _Element) -> int:
+    numbers = [version.get("version", "").removeprefix("v") for version in raw.iterfind(f"{_RAW}version")]
+    return max((int(number) for number in numbers if number.isascii() and number.isdigit()), default=0)
 
 
 def is_credited(caption: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from atomvision_hub.literature.article import Figure
 from atomvision_hub.literature.fetch import Fetcher
 from atomvision_hub.literature.formulas import elements, formulas
 from atomvision_hub.literature.images import STATUSES, ImageStatus, Picture
-from atomvision_hub.literature.licence import is_credited
+from atomvision_hub.literature.licence import is_credited, newest_version
 from atomvision_hub.literature.modality import MODALITIES
 from atomvision_hub.literature.panels import split_panels
 from atomvision_hub.literature.reading import ARTICLE_LIMIT, Reading, fetch_picture, read_article
@@ -49,6 +50,8 @@ def figure_rows(
     ArticleError
         When the article cannot be read.
     """
+    if not article.version:
+        article = replace(article, version=newest_version(fetcher, article))
     reading = read_article(fetcher, article)
     budget = ARTICLE_LIMIT
     for figure in reading.figures:

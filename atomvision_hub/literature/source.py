@@ -195,7 +195,7 @@ def _figures(
 def _document(files: Mapping[str, bytes]) -> str:
     r"""Return the main TeX file without comments, with what it \inputs in place."""
     texts = {
-        path: _COMMENT.sub(r"\1", content.decode("utf-8", "replace"))
+        path: _COMMENT.sub(r"\1", _decode(content))
         for path, content in files.items()
         if path.lower().endswith((".tex", ".ltx", ".latex")) and len(content) <= MOST_TEX
     }
@@ -219,6 +219,13 @@ def _document(files: Mapping[str, bytes]) -> str:
 
     # Supplements come as documents of their own; the article is the longest.
     return max((expand(path, 0) for path in mains), key=len)
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")  # what older sources are written in
 
 
 def _environment(body: str, depth: int = 0) -> _Environment:

@@ -212,7 +212,6 @@ def _entry(entry: dict[str, Any]) -> Article | None:
     if key is None or not assess("", title=title, abstract=abstract).matched:
         return None
     versions = [version for version in entry.get("versions") or () if isinstance(version, dict)]
-    newest = str(versions[-1].get("version", "")).removeprefix("v") if versions else ""
     parsed = entry.get("authors_parsed")
     if isinstance(parsed, list):
         authors = tuple(" ".join(f"{name[1]} {name[0]}".split()) for name in parsed if len(name) > 1)
@@ -220,7 +219,7 @@ def _entry(entry: dict[str, Any]) -> Article | None:
         authors = tuple(filter(None, (name.strip() for name in str(entry.get("authors") or "").split(","))))
     return Article(
         arxiv_id=key[0],
-        version=int(newest) if newest.isdigit() else key[1],
+        version=0,  # the file is years old: the newest version is looked up when its turn comes
         title=title,
         abstract=abstract,
         authors=authors,

@@ -82,6 +82,8 @@ def test_mathematics_stays_tex(markup: str, text: str) -> None:
         ('<img class="ltx_graphics ltx_missing ltx_missing_image" src="">', {}, None),
         ('<img class="ltx_graphics" src="data:image/png;base64,AAAA">', {}, None),
         ('<img class="ltx_graphics" src="http://[broken">', {}, None),
+        ('<img class="ltx_graphics" src="javascript:alert(1)">', {}, None),
+        ('<img class="ltx_graphics" src="file:///etc/passwd">', {}, None),
     ],
 )  # fmt: skip
 def test_addresses_of_images(image: str, more: dict[str, str], address: str | None) -> None:
@@ -169,6 +171,9 @@ def test_hostile_pages() -> None:
         read_page(page('<figure class="ltx_figure"></figure>' * 1500), AT)
     script = one(caption="<script>alert(1)</script>Text<style>x</style>")
     assert script.caption == "Text"
+    assert one(
+        caption="a&#xD800;&#0;\ud800b".encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    ).caption
     entities = page(FIGURE.format("", "&bomb;"), head='<!DOCTYPE x [<!ENTITY bomb "ha">]>')
     assert "ha" not in read(entities).figures[0].caption
 

@@ -66,6 +66,13 @@ def test_an_open_article(fetcher: Fetcher, arxiv_server: Any) -> None:
     assert arxiv_server.requests("/oai") == []  # the page says what its licence is
 
 
+def test_an_article_without_version(fetcher: Fetcher) -> None:
+    from dataclasses import replace
+
+    (row,) = figure_rows(fetcher, replace(article("2401.00002v2"), version=0))
+    assert (row.id, row.version, row.licence) == ("2401.00002v2_S1.F1", 2, "arxiv-nonexclusive-1.0")
+
+
 def test_panels(fetcher: Fetcher) -> None:
     row = rows(fetcher, "2401.00001v1")[0]
     assert row.panels.letter == ["a", "b"]
@@ -149,7 +156,7 @@ def test_bad_images(fetcher: Fetcher, arxiv_server: Any) -> None:
         "unreachable",  # endless
         "unreachable",  # a gzip bomb as content encoding
         "unreachable",  # another server
-        "unreachable",  # file:
+        "missing",  # file:
         "unreachable",  # an address of the cloud
         "missing",  # data:
         "missing",  # no address at all
@@ -161,7 +168,7 @@ def test_bad_images(fetcher: Fetcher, arxiv_server: Any) -> None:
     assert all((row.image is None) == (status(row) != "included") for row in found)
     assert all(bool(row.image_note) == (row.image is None) and "\n" not in row.image_note for row in found)
     assert "10000 x 10000 pixels" in found[0].image_note
-    assert "not on a server of arXiv; not fetched" in found[9].image_note
+    assert "not on a server of arXiv; not fetched" in found[8].image_note
 
 
 def test_archives_that_reach_out(fetcher: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

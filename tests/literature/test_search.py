@@ -227,8 +227,8 @@ ENTRIES = [
 def test_articles_of_jarvis_tools(fetcher: Fetcher, arxiv_server: Any, tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", ENTRIES)
     found = open_sources(["jarvis:arxiv"], fetcher, store_dir=store)
-    assert list(found.articles) == ["0704.0001v2", "0704.0003"]
-    first = found.articles["0704.0001v2"]
+    assert list(found.articles) == ["0704.0001", "0704.0003"]
+    first = found.articles["0704.0001"]
     assert first.title == "Scanning tunneling microscopy of graphene"
     assert first.authors == ("C. Balázs", "E. L. Berger")
     assert (first.published, first.doi) == ("2007-04-02", "10.1/x")
