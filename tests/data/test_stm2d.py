@@ -268,6 +268,7 @@ def test_published_images_stay_as_they_are(tmp_path: Path) -> None:
     rows = rows_of(report.folder, "published")
     assert {row["id"]: row["image"]["bytes"] for row in rows} == images
     assert [row["lattice_published"] for row in rows if row["material_id"] == "JVASP-11"] == [None, None]
+    assert "published JARVIS-STM images unchanged" in (report.folder / "README.md").read_text()
     assert validate_folder(report.folder) == []
 
 
