@@ -75,7 +75,8 @@ class Zone:
     completeness
         Part of the zone's strong reflections in the measured range that the image shows.
     score
-        0 to 1: explained, complete, undistorted and near the stated calibration.
+        0 to 1: explained, complete, undistorted, near the stated calibration, and of low indices (axes beyond
+        <111> count less, as the inverse of their length).
     """
 
     axis: Indices
@@ -277,7 +278,9 @@ def _zone(
         / weights.sum()
     )
     doubt = ((scale - 1) / calibration) ** 2 + (residual / 0.02) ** 2
-    score = explained * completeness * float(np.exp(-doubt / 2))
+    # Every image fits some high-index axis closely: low-index ones are to be preferred.
+    simplicity = min(1.0, float(np.sqrt(3) / np.linalg.norm(axis)))
+    score = explained * completeness * simplicity * float(np.exp(-doubt / 2))
     indices = tuple(names[index] if fit else None for index, fit in zip(nearest, fits, strict=True))
     view = (int(axis[0]), int(axis[1]), int(axis[2]))
     return Zone(lattice.direction(view), indices, scale, residual, explained, completeness, score)
