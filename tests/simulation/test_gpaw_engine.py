@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,13 @@ def test_without_gpaw_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MissingExtraError, match=r"CC=g\+\+ pip install 'atomvision-hub\[stm\]'") as caught:
         gpaw_engine.state_density(load_structures("reference")["graphene"])
     assert "\n" not in str(caught.value)
+
+
+def test_the_extra_that_the_error_names_brings_the_engine(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "atomvision-hub"
+    assert {item.split(">=")[0] for item in project["optional-dependencies"]["stm"]} == {"gpaw", "gpaw-data"}
+    assert not any(item.startswith("gpaw") for item in project["dependencies"])
 
 
 def test_shipped_volumes_need_no_gpaw(monkeypatch: pytest.MonkeyPatch) -> None:
