@@ -19,6 +19,7 @@ MOST_FIGURES: Final = 1000
 DEEPEST: Final = 512
 _LETTER = re.compile(r"\(?\s*([A-Za-z]|[ivx]{1,4}|\d{1,2})\s*[).:]?")
 _NUMBERED = re.compile(r"\s*(?:supplementary |extended data )?fig", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 _IMAGE = re.compile(r"\.(png|jpe?g|gif|webp|svg|pdf|eps)$", re.IGNORECASE)
 _TAG = re.compile(rb"<(/?)([a-z][a-z0-9]*)[^<>]*?(/?)>", re.IGNORECASE)
 _VOID = set(b"area base br col embed hr img input link meta param source track wbr".split())
@@ -139,15 +140,15 @@ def _depth(content: bytes) -> int:
 
 
 def _files(figure: Tag, soup: BeautifulSoup, address: str, before: int) -> Iterator[Figure]:
-    name = str(figure.get("id") or f"F{before + 1}")
+    name = _name(figure, f"F{before + 1}")
     label, caption = _caption(figure)
     whole = Figure(name, name, label, "", caption, "", None)
     files = [tag for tag in figure.select("img, object, embed") if _is_graphic(tag)]
     for tag in files:
-        found = replace(whole, name=str(tag.get("id") or name) if len(files) > 1 else name)
+        found = replace(whole, name=_name(tag, name) if len(files) > 1 else name)
         inner = tag.find_parent("figure")
         if inner is not None and inner is not figure:
-            own = str(inner.get("id") or found.name)
+            own = _name(inner, found.name)
             part, words = _caption(inner)
             if _NUMBERED.match(part):  # two figures side by side in one float
                 found = Figure(own, own, part, "", words, "", None)
@@ -159,6 +160,11 @@ def _files(figure: Tag, soup: BeautifulSoup, address: str, before: int) -> Itera
         drawn = figure.find("svg") is not None
         note = "drawn in the page itself (SVG)" if drawn else "the page has no image for this figure"
         yield replace(whole, note=note)
+
+
+def _name(tag: Tag, otherwise: str) -> str:
+    """Return the id of an element in characters that a row's identifier may have."""
+    return _UNSAFE.sub("_", str(tag.get("id") or ""))[:60] or otherwise
 
 
 def _is_graphic(tag: Tag) -> bool:

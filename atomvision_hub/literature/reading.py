@@ -52,18 +52,25 @@ def read_article(fetcher: Fetcher, article: Article) -> Reading:
         When the servers cannot be reached.
     """
     page, origin = _page(fetcher, article)
-    if page is None or (page.errors and not page.figures):
-        # A conversion that failed half-way may have lost the figures.
-        address = f"{fetcher.sites.eprint}/{article.key}"
-        content = fetcher.get(address, limit=SOURCE_LIMIT).content
-        if content is not None:
+    if page is None or _lost_its_images(page):
+        try:
+            address = f"{fetcher.sites.eprint}/{article.key}"
+            content = fetcher.get(address, limit=SOURCE_LIMIT).content
+            if content is None:
+                raise ArticleError("there is neither a page nor a source of the article", step="source")
             figures = read_source(unpack(content), address)
             return Reading(figures, licence_of(fetcher, article, ""), "source")
-        if page is None:
-            raise ArticleError("there is neither a page nor a source of the article", step="source")
+        except ArticleError:
+            if page is None:
+                raise
     # ar5iv shows the newest version it knows; what it says of the licence may be about another version.
     stated = page.licence if origin == "html" else ""
     return Reading(page.figures, licence_of(fetcher, article, stated), origin)
+
+
+def _lost_its_images(page: Page) -> bool:
+    """Whether a conversion failed half-way, so that the source has more to show."""
+    return not any(figure.image_url for figure in page.figures) and bool(page.errors or page.figures)
 
 
 def _page(fetcher: Fetcher, article: Article) -> tuple[Page | None, Origin]:

@@ -144,6 +144,11 @@ def test_figures_without_a_name() -> None:
     assert [figure.name for figure in read(page(bare, bare)).figures] == ["F1", "F2"]
 
 
+def test_names_have_few_characters() -> None:
+    odd = '<figure class="ltx_figure" id="../x y\n|&quot;ä"><img class="ltx_graphics" src="1.png"></figure>'
+    assert [figure.name for figure in read(page(odd, odd)).figures] == [".._x_y_", ".._x_y_-2"]
+
+
 def test_pages_that_are_no_articles() -> None:
     assert read_page(b"<html><body>No HTML for this paper</body></html>", AT) is None
     assert read_page(b"", AT) is None

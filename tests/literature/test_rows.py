@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from atomvision_hub.errors import NetworkNeededError
+from atomvision_hub.literature import source
 from atomvision_hub.literature.fetch import Fetcher
 from atomvision_hub.literature.images import STATUSES
 from atomvision_hub.literature.modality import MODALITIES
@@ -126,14 +127,17 @@ def test_ar5iv_and_source(fetcher: Fetcher) -> None:
     [
         ("2401.00005v1", "neither a page nor a TeX source, only a PDF"),
         ("2401.00008v1", "there is neither a page nor a source of the article"),
-        ("2402.00003v1", "the source is larger than 256 MiB"),
+        ("2402.00003v1", "the source is larger than 16 MiB"),
         ("2402.00005v1", "there is neither a page nor a source of the article"),
         ("2402.00007v1", "the source is neither a tar archive nor TeX"),
         ("2402.00008v1", "the source is no proper gzip"),
         ("2402.00009v1", "only a PDF"),
     ],
 )
-def test_articles_that_cannot_be_read(fetcher: Fetcher, key: str, reason: str) -> None:
+def test_articles_that_cannot_be_read(
+    fetcher: Fetcher, key: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MOST_BYTES", 16 * 2**20)
     with pytest.raises(ArticleError, match=reason) as caught:
         read_article(fetcher, article(key))
     assert caught.value.step == "source"
@@ -142,6 +146,23 @@ def test_articles_that_cannot_be_read(fetcher: Fetcher, key: str, reason: str) -
 
 def test_an_article_without_figures(fetcher: Fetcher) -> None:
     assert rows(fetcher, "2401.00007v1") == []
+
+
+def test_a_page_that_lost_its_images(fetcher: Fetcher) -> None:
+    found = rows(fetcher, "2401.00010v1")
+    assert {row.origin for row in found} == {"source"}
+    assert (status(found[0]), found[0].rights) == ("included", "bytes")
+
+
+def test_scale_bars(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atomvision_hub.literature import scale_bar
+
+    bar = scale_bar.ScaleBar(length=50.0, pixels=40.0, text="5 nm", box=(10, 180, 50, 184))
+    monkeypatch.setattr(scale_bar, "read_scale_bar", lambda image: bar if image.width == 200 else None)
+    whole, single, *_ = rows(fetcher, "2401.00001v1", scale_bars=True)
+    assert (single.pixel_size, single.scale_bars.text) == (1.25, ["5 nm"])
+    assert whole.pixel_size is None  # of two panels, neither may speak for the other
+    assert set(whole.scale_bars.panel) <= {0, 1}
 
 
 def test_bad_images(fetcher: Fetcher, arxiv_server: Any) -> None:

@@ -104,6 +104,12 @@ def entries() -> list[Entry]:
     ]
 
 
+def lost() -> Entry:
+    """An article whose page has lost its images, while its source has them."""
+    missing = figure(1, STM, "").replace('class="ltx_graphics', 'class="ltx_missing ltx_graphics')
+    return Entry("2401.00010v1", "Lost images", licence=CC_BY, html=page(missing), source=tar(source_files()))
+
+
 def real_entries(html: Path) -> list[Entry]:
     """Return articles with real LaTeXML pages."""
     folder = html / "1708.00137_engrafo"
