@@ -116,19 +116,24 @@ def _read_vasp(path: Path, kind: Kind) -> Volume:
     from ase.io.vasp import read_vasp_configuration
 
     with _unpacked(path) as file:
+        size = file.stat().st_size
         with file.open(encoding="utf-8") as stream:
+            # The lines that may count the atoms; ASE makes a list of as many before it looks for them.
+            for line in itertools.islice(stream, 5, 7):
+                _check_atoms(line.split(), size)
+            stream.seek(0)
             atoms = read_vasp_configuration(stream)
             stream.readline()
             grid = stream.readline()
-            _check_grid(grid.split(), file.stat().st_size)
+            _check_grid(grid.split(), size)
         first, *more = _blocks(file, grid)
     atoms.pbc = True
     # A density comes as sum and difference, a potential as spin up and spin down; three more blocks are the
     # directions of a magnetisation, not its two signs.
     values, spin = first, more[0] if len(more) == 1 else None
     if kind == "density":
-        size = atoms.get_volume()
-        values, spin = values / size, None if spin is None else spin / size
+        cell = atoms.get_volume()
+        values, spin = values / cell, None if spin is None else spin / cell
     elif spin is not None:
         values, spin = (first + spin) / 2, first - spin
     return Volume(values, atoms, _UNITS[kind], kind, spin, f"{path.name} (VASP)")
@@ -159,9 +164,10 @@ def _read_cube(path: Path, kind: Kind) -> Volume:
 
     with _unpacked(path) as file:
         text = file.read_text(encoding="utf-8", errors="replace")
-    lines = io.StringIO(text)
-    _check_grid([line.split()[0] for line in text.splitlines()[3:6]], len(text))
-    found: dict[str, Any] = read_cube(lines)
+    head = text.splitlines()[:6]
+    _check_atoms(head[2].split()[:1], len(text))
+    _check_grid([line.split()[0] for line in head[3:]], len(text))
+    found: dict[str, Any] = read_cube(_Lines(text))
     atoms = found["atoms"]
     atoms.pbc = True
     scale = Bohr**-3 if kind == "density" else Hartree
@@ -174,6 +180,22 @@ def _read_cube(path: Path, kind: Kind) -> Volume:
         f"{path.name} (cube)",
         np.asarray(found["origin"], dtype=np.float64),
     )
+
+
+class _Lines(io.StringIO):
+    """Text that ends in an error: ASE would wait for the labels of orbitals for ever."""
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # typeshed has bytes above it
+        line = super().readline(size)
+        if not line:
+            raise EOFError("it is cut off")
+        return line
+
+
+def _check_atoms(words: list[str], size: int) -> None:
+    """Raise when a file cannot hold as many atoms as its header says."""
+    if sum(abs(int(word)) for word in words if word.lstrip("+-").isdigit()) > size:
+        raise ValueError(f"it is cut off: too short for {' '.join(words)} atoms")
 
 
 def _check_grid(words: list[str], size: int) -> None:

@@ -167,6 +167,34 @@ def test_a_grid_that_cannot_be_is_refused_before_it_is_allocated(
         read_volume(path)
 
 
+def test_atoms_that_cannot_be_are_refused_before_they_are_counted(
+    tmp_path: Path, crystal: ase.Atoms, values: Array
+) -> None:
+    (tmp_path / "PARCHG").write_text(vasp_text(crystal, values).replace("\n 1 1\n", "\n 1 9999999999999\n"))
+    cube = cube_text(crystal, values, np.zeros(3)).splitlines(keepends=True)
+    many = [*cube[:2], cube[2].replace("2", "9999999999999", 1), *cube[3:]]
+    (tmp_path / "x.cube").write_text("".join(many))
+    for name in ("PARCHG", "x.cube"):
+        with pytest.raises(
+            CrystalError, match=f"{name} cannot be read: it is cut off: too short for .* atoms"
+        ):
+            read_volume(tmp_path / name)
+
+
+def test_cubes_of_orbitals_have_labels_which_may_never_come(
+    tmp_path: Path, crystal: ase.Atoms, values: Array
+) -> None:
+    # A negative number of atoms promises a line of labels.
+    cube = cube_text(crystal, values, np.zeros(3)).splitlines(keepends=True)
+    cube[2] = cube[2].replace("2", "-2", 1)
+    (tmp_path / "whole.cube").write_text("".join([*cube[:8], "1 7\n", *cube[8:]]))
+    np.testing.assert_allclose(read_volume(tmp_path / "whole.cube").values, values / Bohr**3, rtol=1e-9)
+    cube[8] = "999999 7 8\n"
+    (tmp_path / "short.cube").write_text("".join(cube))
+    with pytest.raises(CrystalError, match=r"short.cube cannot be read: "):
+        read_volume(tmp_path / "short.cube")
+
+
 def test_values_that_are_no_numbers(tmp_path: Path, crystal: ase.Atoms, values: Array) -> None:
     values[1, 2, 3] = np.nan
     (tmp_path / "x.cube").write_text(cube_text(crystal, values, np.zeros(3)))
