@@ -165,40 +165,53 @@ class LocalDensity:
         """
         first = max(0, int(np.searchsorted(self.heights, _FLAT)) - 1)
         heights, values = self.heights[first:], self.values[:, :, first:]
-        crossed = np.flatnonzero((values >= isovalue).any(axis=(0, 1)))
+        dense = values >= isovalue
+        crossed = np.flatnonzero(dense.any(axis=(0, 1)))
         if len(crossed) == 0 or crossed[-1] == len(heights) - 1:
             raise UsageError(
                 f"the surface of {isovalue:.3g} e/Å^3 lies outside this density, which reaches from "
                 f"{heights[0]:.2f} to {heights[-1]:.2f} Å above the topmost atom; choose another isovalue"
             )
-        # A spline may rise a little above its points, so one more plane than those that cross.
-        last = min(int(crossed[-1]) + 2, len(heights) - 1)
-        heights = heights[: last + 1]
-        values = _refined(values[:, :, : last + 1], self.atoms.cell.array[:2, :2])
-        dense = values >= isovalue
-        dense[:, :, last] = False
-        reached = np.asarray(dense.any(axis=2))
-        below = np.where(reached, last - np.argmax(dense[:, :, ::-1], axis=2), 0)
-        lower, upper = _log_at(values, below), _log_at(values, below + 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = (lower - math.log(isovalue)) / (lower - upper)
-        crossing = heights[below] + share * (heights[below + 1] - heights[below])
-        return np.maximum(np.where(reached, crossing, _densest(heights, values)), 0.0), reached
+        # Only planes near the surface count: those at which some points are dense and some are not, and a few
+        # more as a spline may leave the range of its points. Hollows need all planes below.
+        stop, start = min(int(crossed[-1]) + 3, len(heights)), 0
+        if dense.any(axis=2).all():
+            start = max(0, int((len(heights) - 1 - np.argmax(dense[:, :, ::-1], axis=2)).min()) - 2)
+        surface, reached = _crossing(heights[start:stop], self._refined(values[:, :, start:stop]), isovalue)
+        if start > 0 and not reached.all():
+            surface, reached = _crossing(heights[:stop], self._refined(values[:, :, :stop]), isovalue)
+        return surface, reached
+
+    def _refined(self, values: Array) -> Array:
+        """Return planes on a grid with steps of at most `_FINE`: periodic cubic splines, linear space."""
+        cell = self.atoms.cell.array[:2, :2]
+        steps = np.linalg.norm(cell, axis=1) / values.shape[:2]
+        finest = max(_FINE, math.sqrt(abs(float(np.linalg.det(cell))) / _MOST_POINTS))
+        factors = np.maximum(np.ceil(steps / finest - 1e-6), 1).astype(int)
+        if factors.max() == 1:
+            return values
+        shape = tuple(int(n) for n in factors * values.shape[:2])
+        planes = [
+            affine_transform(plane, 1 / factors, output_shape=shape, order=3, mode="grid-wrap")
+            for plane in np.moveaxis(values, 2, 0)
+        ]
+        return np.stack(planes, axis=2)
 
 
-def _refined(values: Array, cell: Array) -> Array:
-    """Return planes on a grid whose steps are at most `_FINE`: periodic cubic splines, in linear space."""
-    steps = np.linalg.norm(cell, axis=1) / values.shape[:2]
-    finest = max(_FINE, math.sqrt(abs(float(np.linalg.det(cell))) / _MOST_POINTS))
-    factors = np.maximum(np.ceil(steps / finest - 1e-6), 1).astype(int)
-    if factors.max() == 1:
-        return values
-    shape = tuple(int(n) for n in factors * values.shape[:2])
-    planes = [
-        affine_transform(plane, 1 / factors, output_shape=shape, order=3, mode="grid-wrap")
-        for plane in np.moveaxis(values, 2, 0)
-    ]
-    return np.stack(planes, axis=2)
+def _crossing(heights: Array, values: Array, isovalue: float) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Return the heights of the outermost crossings, of greatest density elsewhere, and where is which."""
+    last = len(heights) - 1
+    dense = values >= isovalue
+    dense[:, :, last] = False
+    reached = np.asarray(dense.any(axis=2))
+    below = np.where(reached, last - np.argmax(dense[:, :, ::-1], axis=2), 0)
+    lower, upper = _log_at(values, below), _log_at(values, below + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (lower - math.log(isovalue)) / (lower - upper)
+    crossing = heights[below] + share * (heights[below + 1] - heights[below])
+    if not reached.all():
+        crossing = np.where(reached, crossing, _densest(heights, values))
+    return np.maximum(crossing, 0.0), reached
 
 
 def _densest(heights: Array, values: Array) -> Array:
