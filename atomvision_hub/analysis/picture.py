@@ -17,8 +17,9 @@ _SIDE = 900
 
 
 def hkl_text(indices: tuple[int, ...]) -> str:
-    """Return Miller indices as people write them, minus signs as bars: ``"1 1̅ 0"`` without blanks."""
-    return "".join(f"{abs(index)}\u0305" if index < 0 else str(index) for index in indices)
+    """Return Miller indices as text: ``"111"``, with blanks where one is negative or has two digits."""
+    compact = all(0 <= index <= 9 for index in indices)
+    return ("" if compact else " ").join(map(str, indices))
 
 
 def spacings_picture(
@@ -107,9 +108,9 @@ def _draw_table(axes: Any, spacings: Spacings, matches: Matches | None) -> None:
     zone = matches.zones[0] if matches and matches.zones else None
     lines = [f" #   d ({spacings.unit})     noise   calibr.   angle°   plane"]
     for number, peak in enumerate(spacings.peaks[:_ROWS], 1):
-        plane = ""
-        if zone is not None and zone.indices[number - 1] is not None:
-            plane = hkl_text(zone.indices[number - 1] or ())
+        plane = "-"
+        if zone is not None:
+            plane = hkl_text(zone.indices[number - 1] or ()) or plane
         elif matches and matches.facets[number - 1]:
             plane = "{" + hkl_text(matches.facets[number - 1][0].hkl) + "} ?"
         lines.append(

@@ -51,6 +51,8 @@ def spacings(
     if index >= len(images):
         raise UsageError(f"{image} has {len(images)} image(s); --index counts from 0")
     chosen = images[index]
+    if chosen.kind == "diffraction":
+        raise UsageError(f"{image} holds a diffraction pattern; lattice spacings are measured in images")
     pixels = _part(chosen.data, crop)
     size = (pixel_size, pixel_size) if pixel_size is not None else chosen.pixel_size
     found = lattice_spacings(pixels, size, calibration_uncertainty=calibration)
@@ -127,7 +129,7 @@ def _report(found: Spacings, matches: Matches | None) -> list[str]:
             f"{peak.angle:6.2f} ± {peak.angle_uncertainty:.2f}  {peak.intensity:9.3g}   {planes}"
         )
     for zone in matches.zones if matches else ():
-        planes = " ".join(hkl_text(indices) if indices else "-" for indices in zone.indices)
+        planes = ", ".join(hkl_text(indices) if indices else "-" for indices in zone.indices)
         lines.append(
             f"seen along [{hkl_text(zone.axis)}]: {planes}; measured/crystal {zone.scale:.4f}, "
             f"residual {zone.residual:.1%}, score {zone.score:.2f}"

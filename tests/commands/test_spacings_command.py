@@ -91,3 +91,10 @@ def test_usage_errors(picture: Path) -> None:
         told = _run(picture, *words)
         assert told.exit_code == 2
         assert message in told.output
+
+
+def test_diffraction_patterns_are_refused(shared_data: Path) -> None:
+    pytest.importorskip("rsciio")
+    told = _run(shared_data / "microscopy" / "test_diffraction_pattern.dm3")
+    assert told.exit_code == 2
+    assert "holds a diffraction pattern" in told.output
