@@ -14,6 +14,7 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 
 TOLERANCE: Final = 14  # grey levels that a gutter may differ from white or black (JPEG)
+RINGING: Final = 44  # grey levels by which JPEG may ring around a panel: less is not part of it
 DIRT: Final = 0.003  # share of a line of a gutter that may differ more
 SMALLEST: Final = 0.07  # least width and height of a panel, as a share of the figure's
 LARGEST_SIDE: Final = 1600  # larger figures are thinned out before they are searched
@@ -42,10 +43,10 @@ class Panels:
 def split_panels(image: Image.Image | npt.NDArray[Any], caption: str) -> Panels:
     """Split a figure into its panels along white or black gutters.
 
-    The caption says how many panels there are. Cuts are made along the widest gutters first, until there are as
-    many boxes as letters; letters go to boxes in reading order. Where the gutters do not give that number, or the
-    caption names no letters, only boxes full of image (not of white, as plots are) are parted, without letters;
-    else the figure stays whole.
+    The caption says how many panels there are. Cuts are made along the widest gutters first, until there are
+    as many boxes as letters; letters go to boxes in reading order. Where the gutters do not give that number,
+    or the caption names no letters, only boxes full of image (not of white, as plots are) are parted, without
+    letters; else the figure stays whole.
 
     Parameters
     ----------
@@ -59,23 +60,32 @@ def split_panels(image: Image.Image | npt.NDArray[Any], caption: str) -> Panels:
     step = max(1, -(-max(grey.shape) // LARGEST_SIDE))
     thin = grey[::step, ::step]
     texts = split_caption(caption)
-    found: list[Box] = []
-    for background in (255, 0):
-        blank = np.abs(thin.astype(np.int16) - background) <= TOLERANCE
-        boxes = _cut(blank, len(texts) if texts else None)
-        if texts and len(boxes) == len(texts):
-            found = boxes
-            break
-        if len(boxes) > max(1, len(found)) and all(_filled(blank, box) >= DENSE for box in boxes):
-            found = boxes
-    scaled = [
+    for background in (255, 0) if texts else ():
+        levels = np.abs(thin.astype(np.int16) - background)
+        for tolerance in (TOLERANCE, RINGING):
+            boxes = _cut(levels, tolerance, len(texts))
+            if len(boxes) == len(texts):
+                return _answer(boxes, grey.shape, step, texts, caption)
+    # Dark lines cross many a micrograph: without a number to confirm them, black gutters count for nothing.
+    levels = 255 - thin.astype(np.int16)
+    boxes = _cut(levels, TOLERANCE, None)
+    if len(boxes) > 1 and all(_filled(levels > TOLERANCE, box) >= DENSE for box in boxes):
+        return _answer(boxes, grey.shape, step, {}, caption)
+    return Panels(("",), ((0, 0, columns, rows),), (caption,))
+
+
+def _answer(
+    boxes: list[Box], shape: tuple[int, ...], step: int, texts: dict[str, str], caption: str
+) -> Panels:
+    """Return boxes at full size in reading order, with letters and texts where there are any."""
+    rows, columns = shape
+    scaled = tuple(
         (left * step, top * step, min(right * step, columns), min(bottom * step, rows))
-        for left, top, right, bottom in reading_order(found)
-    ]
-    if texts and len(scaled) == len(texts):
-        return Panels(tuple(texts), tuple(scaled), tuple(texts.values()))
-    boxes = scaled or [(0, 0, columns, rows)]
-    return Panels(("",) * len(boxes), tuple(boxes), (caption,) * len(boxes))
+        for left, top, right, bottom in reading_order(boxes)
+    )
+    if not texts:
+        return Panels(("",) * len(scaled), scaled, (caption,) * len(scaled))
+    return Panels(tuple(texts), scaled, tuple(texts.values()))
 
 
 def to_grey(image: Image.Image | npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -105,30 +115,37 @@ def _luminance(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return grey.round().astype(np.uint8)
 
 
-def _trim(blank: npt.NDArray[np.bool_], box: Box) -> Box | None:
-    """Shrink a box to what is not background; None where nothing is."""
+def _trim(levels: npt.NDArray[np.int16], box: Box) -> Box | None:
+    """Shrink a box to what is not background, ringing left out; None where nothing is."""
     left, top, right, bottom = box
-    part = ~blank[top:bottom, left:right]
-    across, down = np.flatnonzero(part.any(axis=0)), np.flatnonzero(part.any(axis=1))
-    if not across.size:
-        return None
-    return left + int(across[0]), top + int(down[0]), left + int(across[-1]) + 1, top + int(down[-1]) + 1
+    part = levels[top:bottom, left:right]
+    for limit in (RINGING, TOLERANCE):
+        content = part > limit
+        across, down = np.flatnonzero(content.any(axis=0)), np.flatnonzero(content.any(axis=1))
+        if across.size:
+            return (
+                left + int(across[0]),
+                top + int(down[0]),
+                left + int(across[-1]) + 1,
+                top + int(down[-1]) + 1,
+            )
+    return None
 
 
-def _filled(blank: npt.NDArray[np.bool_], box: Box) -> float:
+def _filled(content: npt.NDArray[np.bool_], box: Box) -> float:
     left, top, right, bottom = box
-    return float(1 - blank[top:bottom, left:right].mean())
+    return float(content[top:bottom, left:right].mean())
 
 
 def _gutter(
-    blank: npt.NDArray[np.bool_], box: Box, least: tuple[float, float]
+    levels: npt.NDArray[np.int16], tolerance: int, box: Box, least: tuple[float, float]
 ) -> tuple[int, Box, Box] | None:
     """Return width of the widest gutter through a box and the two boxes it parts, or None."""
     left, top, right, bottom = box
-    part = blank[top:bottom, left:right]
+    content = levels[top:bottom, left:right] > tolerance
     best: tuple[int, Box, Box] | None = None
     for axis in (0, 1):  # 0: horizontal gutters, which win ties, as figures are read in rows
-        clear = (~part).mean(axis=1 - axis) <= DIRT
+        clear = content.mean(axis=1 - axis) <= DIRT
         edges = np.flatnonzero(np.diff(np.concatenate(([False], clear, [False])).astype(np.int8)))
         for start, end in edges.reshape(-1, 2).tolist():
             if end - start < 2 or (best and end - start <= best[0]):
@@ -137,7 +154,7 @@ def _gutter(
                 halves = (left, top, right, top + start), (left, top + end, right, bottom)
             else:
                 halves = (left, top, left + start, bottom), (left + end, top, right, bottom)
-            first, second = _trim(blank, halves[0]), _trim(blank, halves[1])
+            first, second = _trim(levels, halves[0]), _trim(levels, halves[1])
             if (
                 first
                 and second
@@ -147,21 +164,21 @@ def _gutter(
     return best
 
 
-def _cut(blank: npt.NDArray[np.bool_], number: int | None) -> list[Box]:
+def _cut(levels: npt.NDArray[np.int16], tolerance: int, number: int | None) -> list[Box]:
     """Cut along the widest gutters first, into `number` boxes, or as far as gutters go."""
-    rows, columns = blank.shape
-    whole = _trim(blank, (0, 0, columns, rows))
+    rows, columns = levels.shape
+    whole = _trim(levels, (0, 0, columns, rows))
     if whole is None:
         return []
     least = SMALLEST * (whole[2] - whole[0]), SMALLEST * (whole[3] - whole[1])
-    boxes = {whole: _gutter(blank, whole, least)}
+    boxes = {whole: _gutter(levels, tolerance, whole, least)}
     while len(boxes) < (number or 100):
         cut = max(((gutter[0], box) for box, gutter in boxes.items() if gutter), default=None)
         if cut is None:
             break
         gutter = boxes.pop(cut[1])
         assert gutter is not None
-        boxes |= {half: _gutter(blank, half, least) for half in gutter[1:]}
+        boxes |= {half: _gutter(levels, tolerance, half, least) for half in gutter[1:]}
     return list(boxes)
 
 
@@ -194,8 +211,8 @@ _SEPARATOR: Final = re.compile(r",? and |, ?| ?& ?")
 def split_caption(caption: str) -> dict[str, str]:
     """Return letter -> text of the panels that a caption names, in order; empty for fewer than two.
 
-    Understood are ``(a)``, ``a)``, ``a.``, ``a,`` and ``a Text`` in either case, lists and ranges (``(b, c)``,
-    ``(d-f)``), before the text they mark or behind it. Letters must run from a without a gap.
+    Understood are ``(a)``, ``a)``, ``a.``, ``a,`` and ``a Text`` in either case, lists and ranges (``(b,
+    c)``, ``(d-f)``), before the text they mark or behind it. Letters must run from a without a gap.
     """
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", " ".join(caption[:20_000].split()))
     text = _HEAD.sub("", text, count=1)

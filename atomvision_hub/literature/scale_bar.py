@@ -32,7 +32,7 @@ AGREEMENT: Final = 0.02  # relative difference of pixel sizes that still agree
 
 # pm and mm are left out: they are what a reader makes of µm and nm, and no micrograph here needs them.
 _UNITS: Final = {"nm": 10.0, "µm": 1e4, "μm": 1e4, "um": 1e4, "Å": 1.0, "A": 1.0}
-_MANTISSAS: Final = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 7.5, 8.0, 9.0)
+_MANTISSAS: Final = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 7.5, 8.0, 9.0)
 _TEXT: Final = re.compile(r"((?:[1-9]\d{0,3}|0)(?:[.,]\d{1,2})?) ?(nm|[µμu]m|Å|A)")
 
 
@@ -212,7 +212,12 @@ def _has_point(glyphs: npt.NDArray[np.int64], line: Box) -> bool:
     """Whether a small spot stands low in a line: readings that say otherwise about the point are wrong."""
     left, top, right, bottom = line
     height = bottom - top
-    small = (glyphs[:, 3] - glyphs[:, 1] <= 0.35 * height) & (glyphs[:, 2] - glyphs[:, 0] <= 0.5 * height)
+    sides = np.minimum(glyphs[:, 3] - glyphs[:, 1], glyphs[:, 2] - glyphs[:, 0])
+    small = (
+        (sides >= (2 if height >= 14 else 1))
+        & (glyphs[:, 3] - glyphs[:, 1] <= 0.35 * height)
+        & (glyphs[:, 2] - glyphs[:, 0] <= 0.5 * height)
+    )
     within = (glyphs[:, 0] > left) & (glyphs[:, 2] < right) & (glyphs[:, 3] <= bottom + 0.3 * height)
     return bool((small & within & (glyphs[:, 1] >= top + 0.4 * height)).any())
 
@@ -239,6 +244,7 @@ def _pictures(grey: npt.NDArray[np.uint8], bar: _Bar, box: Box) -> Iterator[Imag
     dark = 255 - part if bar.bright else part
     ink = 255 - bar.level if bar.bright else bar.level
     paper = float(np.median(dark))
+    _clear_margins(dark, paper - 0.15 * (paper - ink), paper, left - frame[0], right - frame[0])
     if not _clear_border(dark, (ink + paper) / 2, paper, height):
         return
     stretched = np.clip((dark - ink) / max(1.0, paper - ink), 0, 1) * 255
@@ -248,6 +254,15 @@ def _pictures(grey: npt.NDArray[np.uint8], bar: _Bar, box: Box) -> Iterator[Imag
         framed = Image.new("L", (size[0] + 40, size[1] + 40), 255)
         framed.paste(picture.point(lambda level: 255 if level > 128 else 0) if sharp else picture, (20, 20))
         yield framed
+
+
+def _clear_margins(dark: npt.NDArray[np.float64], limit: float, paper: float, left: int, right: int) -> None:
+    """Blank out, in place, columns beside a line where a box has ended: its edge would be read as a one."""
+    beyond = np.flatnonzero(np.median(dark, axis=0) < limit)
+    if (before := beyond[beyond < left - 1]).size:
+        dark[:, : before[-1] + 3] = paper
+    if (after := beyond[beyond > right]).size:
+        dark[:, max(0, after[0] - 2) :] = paper
 
 
 def _clear_border(dark: npt.NDArray[np.float64], half: float, paper: float, height: int) -> bool:
