@@ -120,6 +120,7 @@ class Fetcher:
             raise ArticleError(f"{address[:200]} is not on a server of arXiv; not fetched", step="fetch")
         if (found := self._cached(address)) is not None:
             return found
+        user_agent(address)  # asks for a contact before anybody waits
         with FileLock(self.cache / "connection.lock"):
             if (found := self._cached(address)) is not None:  # another worker was quicker
                 return found

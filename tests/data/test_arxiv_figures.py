@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,24 @@ def test_identifiers_and_limit(build: Callable[..., BuildReport], tmp_path: Path
     }
     assert str(tmp_path) not in (report.folder / "README.md").read_text()
     assert sum(build("few", limit=1).rows["default"].values()) == 5
+
+
+def test_saved_feeds_and_the_file_of_jarvis_tools(
+    build: Callable[..., BuildReport], arxiv_url: str, tmp_path: Path
+) -> None:
+    with urllib.request.urlopen(f"{arxiv_url}/api?search_query=x&start=0") as answer:
+        (tmp_path / "feed.xml").write_bytes(answer.read())
+    entry = {"id": "2401.00002", "title": "STM images of NbSe2", "abstract": "Scanning tunneling microscopy."}
+    (tmp_path / "store").mkdir()
+    with zipfile.ZipFile(tmp_path / "store" / "arXivdataset.json.zip", "w") as archive:
+        archive.writestr("arXivdataset.json", json.dumps([entry]))
+    report = build("out", f"feed:{tmp_path / 'feed.xml'}", "jarvis:arxiv", store_dir=tmp_path / "store")
+    # The second source names an article of the first one, without its version.
+    assert report.rejected == {"duplicate": 1}
+    card = (report.folder / "README.md").read_text()
+    assert "**feed:feed.xml**" in card
+    assert "**jarvis:arxiv**" in card
+    assert len(rows_of(report.folder, "default")) == 11
 
 
 def test_a_tiny_twin(build: Callable[..., BuildReport]) -> None:

@@ -215,6 +215,8 @@ def test_the_client_says_who_it_is(
     monkeypatch.delenv("ATOMVISION_CONTACT")
     with pytest.raises(UsageError, match="set ATOMVISION_CONTACT to your e-mail address"):
         user_agent("https://arxiv.org/html/1")
+    with pytest.raises(UsageError, match="set ATOMVISION_CONTACT"):  # before anything is asked
+        Fetcher(fetcher.cache, Sites()).get("https://arxiv.org/html/2401.00001v1")
 
 
 def test_sites_are_https_or_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
