@@ -34,7 +34,7 @@ SERVICES = {"api": "api", "html": "html", "ar5iv": "ar5iv", "oai": "oai", "eprin
 
 
 def measure(url: str, key: str, cache: Path) -> dict[str, Any]:
-    """Return requests, processor seconds and rows of one article, first from the server, then from the cache."""
+    """Return requests, processor seconds and rows of one article, from the server and from the cache."""
     sites = Sites(**{name: f"{url}/{path}" for name, path in SERVICES.items()})
     fetcher = Fetcher(cache, sites)
     name, version = key.rsplit("v", 1)

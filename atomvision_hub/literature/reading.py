@@ -9,7 +9,6 @@ from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.literature.article import Figure, Page, read_page
 from atomvision_hub.literature.fetch import Fetcher
 from atomvision_hub.literature.images import Picture, read_picture
-from atomvision_hub.literature.licence import Licence, licence_of
 from atomvision_hub.literature.search import Article
 from atomvision_hub.literature.sites import ArticleError
 from atomvision_hub.literature.source import read_source, unpack
@@ -30,19 +29,19 @@ class Reading:
     ----------
     figures
         One entry an image file.
-    licence
-        Of this version of the article.
+    stated
+        What its own page says of the licence of this version; empty where it says nothing.
     origin
         ``"html"`` (arXiv's page), ``"ar5iv"`` or ``"source"``.
     """
 
     figures: tuple[Figure, ...]
-    licence: Licence
+    stated: str
     origin: Origin
 
 
 def read_article(fetcher: Fetcher, article: Article) -> Reading:
-    """Find the figures of an article and what may be done with them.
+    """Find the figures of an article.
 
     Raises
     ------
@@ -59,13 +58,12 @@ def read_article(fetcher: Fetcher, article: Article) -> Reading:
             if content is None:
                 raise ArticleError("there is neither a page nor a source of the article", step="source")
             figures = read_source(unpack(content), address)
-            return Reading(figures, licence_of(fetcher, article, ""), "source")
+            return Reading(figures, "", "source")
         except ArticleError:
             if page is None:
                 raise
     # ar5iv shows the newest version it knows; what it says of the licence may be about another version.
-    stated = page.licence if origin == "html" else ""
-    return Reading(page.figures, licence_of(fetcher, article, stated), origin)
+    return Reading(page.figures, page.licence if origin == "html" else "", origin)
 
 
 def _lost_its_images(page: Page) -> bool:

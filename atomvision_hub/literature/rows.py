@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from atomvision_hub.literature.article import Figure
 from atomvision_hub.literature.fetch import Fetcher
 from atomvision_hub.literature.formulas import elements, formulas
 from atomvision_hub.literature.images import STATUSES, ImageStatus, Picture
-from atomvision_hub.literature.licence import is_credited, newest_version
+from atomvision_hub.literature.licence import Licence, is_credited, licence_of, newest_version
 from atomvision_hub.literature.modality import MODALITIES
 from atomvision_hub.literature.panels import split_panels
-from atomvision_hub.literature.reading import ARTICLE_LIMIT, Reading, fetch_picture, read_article
+from atomvision_hub.literature.reading import ARTICLE_LIMIT, fetch_picture, read_article
 from atomvision_hub.literature.record import FigureRow, PanelColumns, ScaleBarColumns
 from atomvision_hub.literature.relevance import assess
 from atomvision_hub.literature.search import Article
@@ -53,47 +54,54 @@ def figure_rows(
     if not article.version:
         article = replace(article, version=newest_version(fetcher, article))
     reading = read_article(fetcher, article)
-    budget = ARTICLE_LIMIT
+    chosen = []
     for figure in reading.figures:
         words = " ".join(filter(None, (figure.caption, figure.part_caption)))
         judged = assess(words, title=article.title, abstract=article.abstract)
-        if relevant_only and not judged.relevant:
-            continue
-        allowed, why, note = _rights(reading, words)
+        if judged.relevant or not relevant_only:
+            chosen.append((figure, words, judged))
+    if not chosen:
+        return
+    licence = licence_of(fetcher, article, reading.stated)
+    budget = ARTICLE_LIMIT
+    for figure, words, judged in chosen:
+        allowed, why, note = _rights(licence, words)
         content, picture = None, Picture(why, note)
         if allowed or look_at_links:
             content, picture = fetch_picture(fetcher, figure, budget)
             budget -= len(content or b"")
-        included = allowed and picture.status == "included"
         # A file that could not be used anyway is told so, whatever its rights.
-        status: ImageStatus = why if picture.status == "included" and not allowed else picture.status
+        if picture.status == "included" and not allowed:
+            picture = replace(picture, status=why, note=note)
         yield FigureRow(
             id=f"{article.item_id}_{figure.name}",
-            image=content if included else None,
-            image_status=STATUSES.index(status),
-            image_note=note if status in ("licence", "credited") else picture.note,
+            image=content if picture.status == "included" else None,
+            image_status=STATUSES.index(picture.status),
+            image_note=picture.note,
             rights="bytes" if allowed else "link",
             modality=MODALITIES.index(judged.modality),
             relevant=judged.relevant,
             confidence=judged.confidence,
             evidence=list(judged.evidence),
-            **_image_columns(content, picture, words, scale_bars),
+            origin=reading.origin,
+            **_image_columns(content, picture.image, picture.format, words, scale_bars),
             **_figure_columns(figure),
-            **_article_columns(article, reading, words),
+            **_article_columns(article, licence, words),
         )
 
 
-def _rights(reading: Reading, caption: str) -> tuple[bool, ImageStatus, str]:
+def _rights(licence: Licence, caption: str) -> tuple[bool, ImageStatus, str]:
     """Return whether bytes may be passed on, and the status and reason if not."""
-    if not reading.licence.allows_copies:
-        return False, "licence", f"licence {reading.licence.name} does not allow copies"
+    if not licence.allows_copies:
+        return False, "licence", f"licence {licence.name} does not allow copies"
     if is_credited(caption):
         return False, "credited", "the caption credits somebody else"
     return True, "included", ""
 
 
-def _image_columns(content: bytes | None, picture: Picture, caption: str, scale_bars: bool) -> dict[str, Any]:
-    image = picture.image
+def _image_columns(
+    content: bytes | None, image: Image.Image | None, kind: str, caption: str, scale_bars: bool
+) -> dict[str, Any]:
     boxes: tuple[tuple[int, int, int, int], ...] = ()
     letters: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
@@ -110,7 +118,7 @@ def _image_columns(content: bytes | None, picture: Picture, caption: str, scale_
     sides = np.array(boxes, np.int32).reshape(-1, 4)
     return {
         "sha256": hashlib.sha256(content).hexdigest() if content is not None else None,
-        "format": picture.format,
+        "format": kind,
         "width": image.width if image is not None else None,
         "height": image.height if image is not None else None,
         "pixel_size": bars[0][1] / bars[0][2] if len(boxes) == len(bars) == 1 else None,
@@ -142,15 +150,14 @@ def _figure_columns(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _article_columns(article: Article, reading: Reading, caption: str) -> dict[str, Any]:
+def _article_columns(article: Article, licence: Licence, caption: str) -> dict[str, Any]:
     text = "\n".join((caption, article.title, article.abstract))
     return {
         "formulas": list(formulas(text)),
         "elements": list(elements(text)),
-        "licence": reading.licence.name,
-        "licence_url": reading.licence.url,
-        "conditions": list(reading.licence.conditions),
-        "origin": reading.origin,
+        "licence": licence.name,
+        "licence_url": licence.url,
+        "conditions": list(licence.conditions),
         "arxiv_id": article.arxiv_id,
         "version": article.version,
         "url": f"https://arxiv.org/abs/{article.key}",

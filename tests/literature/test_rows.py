@@ -74,6 +74,13 @@ def test_an_article_without_version(fetcher: Fetcher) -> None:
     assert (row.id, row.version, row.licence) == ("2401.00002v2_S1.F1", 2, "arxiv-nonexclusive-1.0")
 
 
+def test_nothing_more_is_asked_about_articles_without_micrographs(real_server: Any, tmp_path: Path) -> None:
+    real_server.forget()
+    fetcher = Fetcher(tmp_path, real_server.sites)
+    assert rows(fetcher, "1708.00137v1", relevant_only=True) == []
+    assert len(real_server.requests()) == 1
+
+
 def test_panels(fetcher: Fetcher) -> None:
     row = rows(fetcher, "2401.00001v1")[0]
     assert row.panels.letter == ["a", "b"]
