@@ -30,6 +30,8 @@ Kind = Literal["density", "potential"]
 
 #: Unpacked bytes; what an input claims beyond that is a mistake or an attack (a PARCHG has 18 bytes a value).
 LARGEST = 2**29
+#: Points of a grid; ASE takes about 90 bytes for each while it reads a cube.
+MOST_NUMBERS = 2**25
 _VASP_NAME = re.compile(r"(PARCHG|CHGCAR|LOCPOT|CHG)", re.IGNORECASE)
 _UNITS = {"density": "e/Å^3", "potential": "eV"}
 
@@ -151,12 +153,24 @@ def _blocks(file: Path, grid: str) -> list[npt.NDArray[np.float64]]:
     ends = [match.end() for match in re.finditer(rb"^[ \t]*" + line + rb"[ \t]*\r?$", content, re.MULTILINE)]
     found = []
     for start, stop in itertools.pairwise([*ends, len(content)]):
-        words = content[start:stop].split(None, count)[:count]
-        if len(words) < count:
-            raise ValueError(f"it is cut off after {len(words)} of {count} values")
-        values = np.array(words, dtype=np.float64)
-        found.append(values.reshape(shape, order="F"))
+        parts, missing = [], count
+        for piece in _pieces(content[start:stop]):
+            words = piece.split(None, missing)[:missing]
+            parts.append(np.array(words, dtype=np.float64))
+            missing -= len(words)
+            if missing == 0:
+                break
+        if missing:
+            raise ValueError(f"it is cut off after {count - missing} of {count} values")
+        found.append(np.concatenate(parts).reshape(shape, order="F"))
     return found
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    """Yield whole lines, about a megabyte at a time: words take many times the memory of their text."""
+    stream = io.BytesIO(content)
+    while piece := stream.read(2**20) + stream.readline():
+        yield piece
 
 
 def _read_cube(path: Path, kind: Kind) -> Volume:
@@ -167,6 +181,8 @@ def _read_cube(path: Path, kind: Kind) -> Volume:
     head = text.splitlines()[:6]
     _check_atoms(head[2].split()[:1], len(text))
     _check_grid([line.split()[0] for line in head[3:]], len(text))
+    if sum(len(piece.split()) for piece in _pieces(text.encode())) > MOST_NUMBERS:
+        raise ValueError(f"it holds more than {MOST_NUMBERS} numbers; write a coarser grid")
     found: dict[str, Any] = read_cube(_Lines(text))
     atoms = found["atoms"]
     atoms.pbc = True
@@ -203,6 +219,8 @@ def _check_grid(words: list[str], size: int) -> None:
     grid = [int(word) for word in words]
     if len(grid) != 3 or min(grid) < 1:
         raise ValueError(f"its grid is {' x '.join(words) or 'missing'}; three positive numbers are needed")
+    if math.prod(grid) > MOST_NUMBERS:
+        raise ValueError(f"its grid has more than {MOST_NUMBERS} points; write a coarser one")
     if 2 * math.prod(grid) > size:
         raise ValueError(f"it is cut off: too short for a grid of {' x '.join(words)}")
 

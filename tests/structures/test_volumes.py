@@ -162,7 +162,7 @@ def test_a_grid_that_cannot_be_is_refused_before_it_is_allocated(
     path = tmp_path / "PARCHG"
     path.write_text(vasp_text(crystal, values).replace("3 4 6\n", grid + "\n"))
     with pytest.raises(
-        CrystalError, match=r"PARCHG cannot be read: (its grid is|it is cut off|invalid literal)"
+        CrystalError, match=r"PARCHG cannot be read: (its grid |it is cut off|invalid literal)"
     ):
         read_volume(path)
 
@@ -215,6 +215,20 @@ def test_sizes_are_bounded_also_when_unpacked(
         read_volume(tmp_path / "PARCHG")
     with pytest.raises(CrystalError, match=r"bomb.cube.gz cannot be read: it unpacks to more than"):
         read_volume(tmp_path / "bomb.cube.gz")
+
+
+def test_numbers_are_bounded(
+    tmp_path: Path, crystal: ase.Atoms, values: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More words than the grid needs take memory as well.
+    (tmp_path / "x.cube").write_text(cube_text(crystal, values, np.zeros(3)) + "1 " * 1000)
+    (tmp_path / "PARCHG").write_text(vasp_text(crystal, values))
+    monkeypatch.setattr(volumes, "MOST_NUMBERS", 100)
+    with pytest.raises(CrystalError, match=r"x.cube cannot be read: it holds more than 100 numbers"):
+        read_volume(tmp_path / "x.cube")
+    monkeypatch.setattr(volumes, "MOST_NUMBERS", 71)
+    with pytest.raises(CrystalError, match="PARCHG cannot be read: its grid has more than 71 points"):
+        read_volume(tmp_path / "PARCHG")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe" * 500, b"not gzip at all", b"\n" * 40])
