@@ -56,8 +56,8 @@ _PAPERS = (
   doi     = {10.1103/PhysRevB.31.805}
 }""",
 )
-#: A plane with nothing above this (e/Å^3) shows no states, only the tails of the window's smooth edges.
-_NO_STATES = 1e-12
+#: A density that is nowhere above this (e/Å^3) holds no states, only the tails of the window's smooth edges.
+_NO_STATES = 1e-9
 _NOT_STATED = "not stated (files given by the user)"
 
 
@@ -295,7 +295,7 @@ def _computed(layer: ase.Atoms, config: StmConfig, cache: Path | None) -> list[L
     except MissingExtraError as problem:
         raise CrystalError(f"not shipped, not cached: {problem}", step="engine") from None
     for density in densities:
-        if density.plane(config.height).max() < _NO_STATES:
+        if density.values[..., density.heights >= 0].max() < _NO_STATES:
             raise CrystalError(
                 f"no states within the window of {density.bias:+g} V from the {config.bias_reference}",
                 step="states",

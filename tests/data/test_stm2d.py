@@ -20,7 +20,7 @@ from PIL import Image
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.data import BuildOptions, BuildReport, load_builder, validate_folder
 from atomvision_hub.data.finish import read_rejections
-from atomvision_hub.errors import MissingExtraError, UsageError
+from atomvision_hub.errors import AtomVisionError, MissingExtraError, UsageError
 from atomvision_hub.simulation import gpaw_engine, jarvis_stm, stm_library
 from atomvision_hub.simulation.stm import simulate_stm
 from atomvision_hub.simulation.stm.record import MODES
@@ -135,6 +135,13 @@ def test_windows_from_the_fermi_level_leave_insulators_out(crystals: Path, tmp_p
     reasons = {entry.reason for entry in read_rejections(report.folder)}
     assert any("no states within the window" in reason for reason in reasons)
     assert "BN" not in {row["formula"] for row in rows}
+
+
+def test_heights_that_no_volume_reaches_are_rejected(crystals: Path, tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text("description: Far away\nheight: 6.5\nmodes: [constant_height]\n")
+    with pytest.raises(AtomVisionError, match=rf"all inputs were rejected \(image {len(SHIPPED)}\)"):
+        build(tmp_path / "far", crystals, configs=(str(tmp_path / "far.yaml"),), tiny=True)
+    assert "height 6.5 Å is outside" in read_rejections(tmp_path / "far")[0].reason
 
 
 def test_what_is_not_shipped_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
