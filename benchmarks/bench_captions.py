@@ -27,9 +27,11 @@ from typing import Any
 from _machine import machine_facts
 
 from atomvision_hub._files import write_json
+from atomvision_hub.literature.formulas import formulas
 from atomvision_hub.literature.relevance import Assessment, assess
 
 LABELS = Path(__file__).resolve().parents[1] / "tests" / "literature" / "labels" / "captions.jsonl"
+TITLES = "microscopy_titles_from_jarvis_leaderboard.jsonl"
 Scored = tuple[dict[str, Any], Assessment]
 
 
@@ -100,12 +102,28 @@ def keywords_in_titles(path: Path) -> dict[str, Any]:
     return {half: wilson(sum(values), len(values)) for half, values in halves.items()}
 
 
+def formulas_in_titles(path: Path) -> dict[str, Any]:
+    """Precision and recall of formulas on the labelled titles, by formula; titles without any error."""
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    texts = {row["id"]: row["title"] for row in rows}
+    labels = LABELS.with_name("formulas.jsonl").read_text(encoding="utf-8").splitlines()
+    right = found = wanted = exact = 0
+    for label in map(json.loads, labels):
+        true, read = set(label["formulas"]), set(formulas(texts[label["id"]]))
+        right, found, wanted = right + len(true & read), found + len(read), wanted + len(true)
+        exact += true == read
+    return {
+        "precision": wilson(right, found),
+        "recall": wilson(right, wanted),
+        "titles_without_error": wilson(exact, len(labels)),
+    }
+
+
 def keywords_in_abstracts(path: Path) -> dict[str, Any]:
     """Condensed-matter abstracts of all kinds: share in which a keyword is found, and which keywords."""
     with path.open(encoding="utf-8", newline="") as stream:
-        found = [
-            assess("", title=row["title"], abstract=row["abstract"]).matched for row in csv.DictReader(stream)
-        ]
+        rows = [(row["title"], row["abstract"]) for row in csv.DictReader(stream)]
+    found = [assess("", title=title, abstract=abstract).matched for title, abstract in rows]
     counts = Counter(keyword for names in found for keyword in names)
     return {"any": wilson(sum(map(bool, found)), len(found)), "keywords": dict(sorted(counts.items()))}
 
@@ -121,7 +139,8 @@ def main() -> None:
     result = {
         "labels_sha256": hashlib.sha256(LABELS.read_bytes()).hexdigest(),
         "labelled_captions": labelled(options.data / "captions.jsonl"),
-        "titles": keywords_in_titles(options.data / "microscopy_titles_from_jarvis_leaderboard.jsonl"),
+        "titles": keywords_in_titles(options.data / TITLES),
+        "formulas": formulas_in_titles(options.data / TITLES),
         "abstracts": keywords_in_abstracts(options.data / "chemnlp_cond_mat_small.csv"),
         "machine": machine,
     }
@@ -135,7 +154,9 @@ def main() -> None:
                 f"{half:22} {name:10} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
                 f"  {value['hits']} of {value['of']}"
             )
-    print(f"titles    {result['titles']}\nabstracts {result['abstracts']}\nwritten to {out}")
+    for name in ("titles", "formulas", "abstracts"):
+        print(f"{name:10} {result[name]}")
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,36 @@
 r"""Chemical formulas and elements named in titles, abstracts and captions.
 
-A candidate counts where `ase.formula.Formula` (maintained, already a dependency) can read it and its spelling is that
-of a compound, so that "PSF", "CI" or "HeLa" are none. chemnlp, which the paper's authors published, was judged and
-left: it needs ChemDataExtractor 1.3 and DAWG 0.8, last released years ago, and brings linters as dependencies.
+A candidate counts where `ase.formula.Formula` (maintained, already a dependency) can read it and its
+spelling is that of a compound, so that "PSF", "CI" or "HeLa" are none. chemnlp, which the paper's authors
+published, was judged and left: it needs ChemDataExtractor 1.3 and DAWG 0.8, unmaintained for years, and
+brings linters as dependencies.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from fractions import Fraction
 from math import gcd, lcm
 from typing import Final
 
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from ase.formula import Formula
 
 LONGEST: Final = 100_000  # characters read of a text
 
 # Capitals alone are mostly abbreviations: PSF, CI, FIB, UV. These few are compounds.
-_CAPITALS: Final = frozenset("BN CO NO HF HI KF KI WC WN VN VC UN UC UO BP SiC HCN KCN KOH KH".split())
-_WORDS: Final = frozenset("HeLa NaN CoRe PoS CaN PhD HoW AsI BiO BaR CoCo SiP SiPs InN0 NiCE CoV".split())
-# Elements nobody makes crystals of; abbreviations that hold one are words.
-_UNUSUAL: Final = frozenset(
-    "He Ne Ar Kr Xe Rn Po At Fr Ra Ac Pa Pm Np Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og".split()
+_CAPITALS: Final = frozenset(
+    {"BN", "CO", "NO", "HF", "HI", "KF", "KI", "WC", "VN", "VC", "UC", "VO", "HCN", "KCN", "KOH"}
 )
-_MOLECULES: Final = frozenset("H2 N2 O2 O3 F2 Cl2 Br2 I2 P4 S8 C60 C70 C84".split())
+_WORDS: Final = frozenset({"NaN", "CoRe", "PoS", "CaN", "CoV", "NiCE", "HoW", "AsI"})
+# Elements that no ordinary compound holds: what spells one is a word ("HeLa").
+_UNUSUAL: Final = frozenset(
+    chemical_symbols[z] for z in (2, 10, 18, 36, 54, 61, *range(84, 90), 91, *range(93, 119))
+)
+_MOLECULES: Final = frozenset(
+    {"H2", "N2", "O2", "O3", "F2", "Cl2", "Br2", "I2", "P4", "S8", "C60", "C70", "C84"}
+)
 _NAMES: Final = {
     "graphene": "C",
     "graphite": "C",
@@ -60,12 +64,13 @@ _NAMES: Final = {
 }
 # Names that are verbs, planets or everyday words too (lead, mercury, tin) are left out.
 _ELEMENT_NAMES: Final = {
-    "hydrogen": "H", "boron": "B", "carbon": "C", "nitrogen": "N", "oxygen": "O", "fluorine": "F", "sodium": "Na",
-    "magnesium": "Mg", "aluminum": "Al", "aluminium": "Al", "silicon": "Si", "phosphorus": "P", "sulfur": "S",
-    "sulphur": "S", "chlorine": "Cl", "potassium": "K", "calcium": "Ca", "titanium": "Ti", "vanadium": "V",
-    "chromium": "Cr", "manganese": "Mn", "iron": "Fe", "cobalt": "Co", "nickel": "Ni", "copper": "Cu", "zinc": "Zn",
-    "gallium": "Ga", "germanium": "Ge", "arsenic": "As", "selenium": "Se", "strontium": "Sr", "yttrium": "Y",
-    "zirconium": "Zr", "niobium": "Nb", "molybdenum": "Mo", "ruthenium": "Ru", "rhodium": "Rh", "palladium": "Pd",
+    "hydrogen": "H", "lithium": "Li", "boron": "B", "carbon": "C", "nitrogen": "N", "oxygen": "O",
+    "fluorine": "F", "sodium": "Na", "magnesium": "Mg", "aluminum": "Al", "aluminium": "Al",
+    "silicon": "Si", "phosphorus": "P", "sulfur": "S", "sulphur": "S", "chlorine": "Cl", "potassium": "K",
+    "calcium": "Ca", "titanium": "Ti", "vanadium": "V", "chromium": "Cr", "manganese": "Mn", "iron": "Fe",
+    "cobalt": "Co", "nickel": "Ni", "copper": "Cu", "zinc": "Zn", "gallium": "Ga", "germanium": "Ge",
+    "arsenic": "As", "selenium": "Se", "strontium": "Sr", "yttrium": "Y", "zirconium": "Zr",
+    "niobium": "Nb", "molybdenum": "Mo", "ruthenium": "Ru", "rhodium": "Rh", "palladium": "Pd",
     "silver": "Ag", "cadmium": "Cd", "indium": "In", "antimony": "Sb", "tellurium": "Te", "cesium": "Cs",
     "caesium": "Cs", "barium": "Ba", "lanthanum": "La", "cerium": "Ce", "hafnium": "Hf", "tantalum": "Ta",
     "tungsten": "W", "rhenium": "Re", "osmium": "Os", "iridium": "Ir", "platinum": "Pt", "gold": "Au",
@@ -77,18 +82,28 @@ _NAME: Final = re.compile(
     + "|".join(sorted((*_NAMES, *_ELEMENT_NAMES), key=len, reverse=True))
     + r")(?![A-Za-z])"
 )
-_SYMBOL = "(?:" + "|".join(sorted((s for s in atomic_numbers if s != "X"), key=len, reverse=True)) + ")"
+_SYMBOL = "(?:" + "|".join(sorted(chemical_symbols[1:], key=len, reverse=True)) + ")"
 _NUMBER = r"(?:[1-9][0-9]{0,2}(?:\.[0-9]{1,4})?|0\.[0-9]{1,4})"
 # An amount that is a letter: x, 1-x, 2-y, 6+δ, 1-x-y. It tells the element, not the formula.
 _VARIABLE = r"(?:(?:[0-9](?:\.[0-9]{1,2})?[-+±])?[xyzδn](?![a-wz])(?:-[xyz])?)"
-_PART = rf"{_SYMBOL}(?:{_VARIABLE}|{_NUMBER})?"
-_GROUP = rf"\((?:{_PART}){{1,4}}\)(?:{_VARIABLE}|{_NUMBER})"
+_AMOUNT = rf"(?:{_VARIABLE}|{_NUMBER})"
+_GROUP = rf"\((?:{_SYMBOL}{_AMOUNT}?,? ?){{1,4}}\)(?:{_AMOUNT}|(?={_SYMBOL}))"
 _CANDIDATE: Final = re.compile(
-    rf"(?<![A-Za-z0-9.\\])(?P<formula>(?:{_PART}|{_GROUP}){{1,12}})"
-    r"(?:(?P<rest>Tx)|(?P<plane>\([0-9-]{3,6}\)))?(?![A-Za-z0-9(])"
+    rf"(?<![A-Za-z0-9.\\])(?P<formula>(?:{_SYMBOL}{_AMOUNT}?|{_GROUP}){{1,12}})"
+    r"(?:(?P<rest>Tx)|(?P<plane> ?\([0-9-]{3,6}\)|\[[0-9-]{3,6}\]))?(?![A-Za-z0-9(])"
+)
+# A lone symbol counts beside one of these words; symbols that are words or letters of panels do not.
+_LONE: Final = re.compile(
+    rf"(?<![A-Za-z0-9.-])({_SYMBOL})(?:(?:-doped|-intercalated|-terminated|-induced)(?![a-z])|"
+    r" (?:ad)?(?:atoms?|films?|islands?|clusters?|nano[a-z]{3,12}|(?:mono|bi|tri)?layers?|impurit(?:y|ies)|"
+    r"dopants?|vacanc(?:y|ies)|substrates?|surfaces?|single crystals?|columns?|foils?|tips?)(?![a-z]))"
+)
+_NO_LONE: Final = frozenset(
+    {"In", "As", "At", "He", "No", "I", "V", "C", "B", "F", "S", "K", "Y", "H", "N", "O", "P", "U"}
 )
 _PIECE: Final = re.compile(
-    rf"(?P<open>\()|(?:(?P<symbol>{_SYMBOL})|(?P<close>\)))(?:(?P<variable>{_VARIABLE})|(?P<number>{_NUMBER}))?"
+    rf"(?P<open>\()|(?:(?P<symbol>{_SYMBOL})|(?P<close>\)))"
+    rf"(?:(?P<variable>{_VARIABLE})|(?P<number>{_NUMBER}))?"
 )
 
 
@@ -96,9 +111,9 @@ def formulas(text: str) -> tuple[str, ...]:
     """Return the reduced formulas named in a text, each once, in order of appearance.
 
     Subscripts are read as plain digits, TeX, HTML text or Unicode; decimal amounts become whole numbers
-    (``La0.7Sr0.3MnO3`` gives ``La7Sr3Mn10O30``); elements keep the order in which they are written. Formulas with
-    unknown amounts (``Nd2-xCexCuO4``) are left out, their elements are in `elements`. Single elements count as surfaces
-    (``Au(111)``), common molecules and names such as graphene.
+    (``La0.7Sr0.3MnO3`` gives ``La7Sr3Mn10O30``); elements keep the order in which they are written.
+    Formulas with unknown amounts (``Nd2-xCexCuO4``) are left out, their elements are in `elements`. Single
+    elements count as surfaces (``Au(111)``), common molecules and names such as graphene.
     """
     return tuple(dict.fromkeys(formula for formula, _ in _read(text) if formula))
 
@@ -118,20 +133,20 @@ def _read(text: str) -> list[tuple[str | None, frozenset[str]]]:
         formula = _NAMES.get(name)
         symbols = Formula(formula).count() if formula else [_ELEMENT_NAMES[name]]
         found.append((match.start(), formula, frozenset(symbols)))
+    for match in _LONE.finditer(text):
+        symbol = match.group(1)
+        found += [(match.start(), None, frozenset({symbol}))] if symbol not in _NO_LONE else []
     for match in _CANDIDATE.finditer(text):
         word = match.group("formula")
         counts, variable = _counts(word)
-        variable = variable or bool(match.group("rest"))
-        if not counts or not _is_chemistry(
-            word, counts, surface=bool(match.group("plane")), variable=variable
-        ):
-            continue
-        found.append((match.start(), None if variable else _reduced(counts), frozenset(counts)))
+        variable = variable or "," in word or bool(match.group("rest"))
+        if counts and _is_chemistry(word, counts, surface=bool(match.group("plane")), variable=variable):
+            found.append((match.start(), None if variable else _reduced(counts), frozenset(counts)))
     return [(formula, symbols) for _, formula, symbols in sorted(found, key=lambda item: item[0])]
 
 
 def _counts(word: str) -> tuple[dict[str, Fraction], bool]:
-    """Return element -> amount in the order written, and whether an amount is a letter (then counted as 1)."""
+    """Return element -> amount in the order written; and whether an amount is a letter (counted as 1)."""
     levels: list[dict[str, Fraction]] = [{}]
     variable = False
     for match in _PIECE.finditer(word):
@@ -181,8 +196,8 @@ _TEX_SUPERSCRIPT: Final = re.compile(r"\$?\^\{?[0-9+*\\a-z-]{0,12}\}?\$?")
 _TEX_SUBSCRIPT: Final = re.compile(r"_ ?\{? ?([0-9xyzδ.+-]{1,9}) ?\}?")
 _TWICE: Final = re.compile(r"(?<=[A-Za-z)]) ([0-9]{1,2}) ?_\{?\1\}?")
 _APART: Final = re.compile(
-    rf"(?<![A-Za-z0-9])((?:{_SYMBOL}[0-9]{{0,2}}){{2,6}}) ([2-9])(?= ?(?:[),;]|\.(?![0-9])|$|(?:and|on|in|with|is|"
-    r"monolayers?|bilayers?|layers?|films?|crystals?|surfaces?|nano[a-z]{1,12}|flakes?|substrates?)\b))"
+    rf"(?<![A-Za-z0-9])((?:{_SYMBOL}[0-9]{{0,2}}){{2,6}}) ([2-9])(?= ?(?:[),;]|\.(?![0-9])|$|"
+    r"(?:and|on|in|with|is|monolayers?|bilayers?|layers?|films?|crystals?|surfaces?|nano[a-z]{1,12}|flakes?|substrates?)\b))"
 )
 _SPELLED: Final = {
     "\\delta": "δ",

@@ -16,8 +16,9 @@ from atomvision_hub.literature.modality import MODALITIES, Mention, Modality, me
 __all__ = ["MODALITIES", "Assessment", "Modality", "assess"]
 
 WANTED: Final[frozenset[Modality]] = frozenset({"stm", "stem", "tem"})
-# Probability that the answer `relevant` is right, by what it rests on: (right + 1) / (cases + 2) on the tune half of
-# the labels. "settings" and "context" do not occur there and "spoken" once: cautious guesses.
+# Probability that the answer `relevant` is right, by what it rests on: (right + 1) / (cases + 2) on the
+# tune half of the labels. "settings" and "context" do not occur there and "spoken" once: cautious
+# guesses.
 CONFIDENCE: Final = {
     "image": 0.98,
     "named": 0.90,
