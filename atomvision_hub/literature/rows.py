@@ -16,7 +16,7 @@ from atomvision_hub.literature.formulas import elements, formulas
 from atomvision_hub.literature.images import STATUSES, ImageStatus, Picture
 from atomvision_hub.literature.licence import Licence, is_credited, licence_of, newest_version
 from atomvision_hub.literature.modality import MODALITIES
-from atomvision_hub.literature.panels import split_panels
+from atomvision_hub.literature.panels import split_caption, split_panels
 from atomvision_hub.literature.reading import ARTICLE_LIMIT, fetch_picture, read_article
 from atomvision_hub.literature.record import FigureRow, PanelColumns, ScaleBarColumns
 from atomvision_hub.literature.relevance import assess
@@ -56,7 +56,7 @@ def figure_rows(
     reading = read_article(fetcher, article)
     chosen = []
     for figure in reading.figures:
-        words = " ".join(filter(None, (figure.caption, figure.part_caption)))
+        words = _words(figure)
         judged = assess(words, title=article.title, abstract=article.abstract)
         if judged.relevant or not relevant_only:
             chosen.append((figure, words, judged))
@@ -70,7 +70,7 @@ def figure_rows(
         if allowed or look_at_links:
             content, picture = fetch_picture(fetcher, figure, budget)
             budget -= len(content or b"")
-        # A file that could not be used anyway is told so, whatever its rights.
+        # A file that cannot be used is told as such, whatever its rights.
         if picture.status == "included" and not allowed:
             picture = replace(picture, status=why, note=note)
         yield FigureRow(
@@ -88,6 +88,18 @@ def figure_rows(
             **_figure_columns(figure),
             **_article_columns(article, licence, words),
         )
+
+
+def _words(figure: Figure) -> str:
+    """Return what the captions say of this very file: other parts of the figure may show something else."""
+    caption = figure.caption
+    texts = split_caption(caption) if figure.part else {}
+    own = texts.pop(figure.part, None)
+    if own is not None:
+        for text in texts.values():
+            if text and text not in own:
+                caption = caption.replace(text, " ")
+    return f"{caption} {figure.part_caption}".strip()
 
 
 def _rights(licence: Licence, caption: str) -> tuple[bool, ImageStatus, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Final
 from atomvision_hub.literature.article import MOST_FIGURES, Figure
 from atomvision_hub.literature.fetch import gunzip
 from atomvision_hub.literature.sites import ArticleError
+from atomvision_hub.literature.tex import plain
 
 #: Limits of what is unpacked (in memory): bytes, files, characters of TeX after its \input.
 MOST_BYTES: Final = 256 * 2**20
@@ -46,17 +46,8 @@ _COMMANDS = re.compile(
     r"\\(?P<name>includegraphics|epsfig|psfig|plotone|epsfbox|epsffile|caption\*?|captionof|label"
     r"|subfigure|subfloat|begin|end)(?![A-Za-z])\s*\*?\s*"
 )
+_OPTION = re.compile(r"\s*\[((?:[^][{}]|\{[^{}]*\})*)\]")
 _FILE = re.compile(r"\s*(?:file|figure)\s*=\s*([^,]+)")
-_WORDS = re.compile(
-    r"\\(?:label|cite\w*|footnote\w*|vspace\*?|hspace\*?|color)\s*(?:\[[^][]*\])*\s*\{[^{}]*\}"
-)
-_LETTERS = {"\\AA": "Å", "\\aa": "å", "\\ss": "ß", "\\o": "ø", "\\O": "Ø", "\\micro": "µ", "\\degree": "°"}
-_ACCENTS = dict(zip("\"'`^~=.", "\u0308\u0301\u0300\u0302\u0303\u0304\u0307", strict=True))
-_ACCENT = re.compile(r"\\([\"'`^~=.])\s*\{?\\?([A-Za-z])\}?")
-_LETTER = re.compile("|".join(rf"{re.escape(name)}(?![A-Za-z])" for name in _LETTERS))
-_COMMAND = re.compile(r"\\(?:[A-Za-z]+\*?[ ]?|!)")
-_SPACE = re.compile(r"\\\\(?:\[[^]]{0,20}\])?|\\[,;: ]|~")
-_MATH = re.compile(r"\$[^$]{0,2000}\$")
 
 
 @dataclass(frozen=True)
@@ -258,7 +249,7 @@ def _environment(body: str, depth: int = 0) -> _Environment:
 
 def _optional(text: str, start: int) -> tuple[str, int]:
     found = ""
-    while (match := re.compile(r"\s*\[((?:[^][{}]|\{[^{}]*\})*)\]").match(text, start)) is not None:
+    while (match := _OPTION.match(text, start)) is not None:
         found, start = match[1], match.end()
     return found, start
 
@@ -288,22 +279,3 @@ def _resolve(name: str, files: Mapping[str, bytes], folders: list[str]) -> str |
             if stem + ending in files:
                 return stem + ending
     return None
-
-
-def plain(tex: str) -> str:
-    """Return TeX as words; mathematics stays TeX between dollar signs."""
-    words = _WORDS.sub("", tex.replace("\\(", "$").replace("\\)", "$"))
-    pieces, position = [], 0
-    for match in _MATH.finditer(words):
-        pieces += [_words(words[position : match.start()]), match[0]]
-        position = match.end()
-    return " ".join("".join([*pieces, _words(words[position:])]).split())
-
-
-def _words(tex: str) -> str:
-    text = _ACCENT.sub(lambda match: unicodedata.normalize("NFC", match[2] + _ACCENTS[match[1]]), tex)
-    text = _LETTER.sub(lambda match: _LETTERS[match[0]], text)
-    text = _COMMAND.sub("", _SPACE.sub(" ", text))
-    text = re.sub(r"(?<!\\)[{}]", "", text)
-    text = re.sub(r"\\([%&#_${}])", r"\1", text).replace("---", "—").replace("--", "–")
-    return text.replace("``", "“").replace("''", "”")

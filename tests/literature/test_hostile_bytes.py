@@ -17,7 +17,8 @@ from atomvision_hub.literature.licence import is_credited, parse_licence
 from atomvision_hub.literature.safe_xml import parse_xml
 from atomvision_hub.literature.search import parse_id
 from atomvision_hub.literature.sites import ArticleError, Sites
-from atomvision_hub.literature.source import Source, plain, read_source, unpack
+from atomvision_hub.literature.source import Source, read_source, unpack
+from atomvision_hub.literature.tex import plain
 
 AT = "https://arxiv.org/html/2401.00001v1"
 TEX = rb"""\documentclass{a}\graphicspath{{f/}}\begin{figure}\subfigure[A]{\includegraphics[width=1]{x}}

@@ -161,6 +161,13 @@ def test_a_page_that_lost_its_images(fetcher: Fetcher) -> None:
     assert (status(found[0]), found[0].rights) == ("included", "bytes")
 
 
+def test_parts_that_show_something_else(fetcher: Fetcher) -> None:
+    image, spectra = rows(fetcher, "2401.00011v1")
+    assert (image.part, image.relevant) == ("a", True)
+    assert (spectra.part, spectra.relevant) == ("b", False)
+    assert image.caption == spectra.caption
+
+
 def test_scale_bars(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     from atomvision_hub.literature import scale_bar
 

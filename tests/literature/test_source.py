@@ -13,7 +13,8 @@ import pytest
 from atomvision_hub.literature import source as room
 from atomvision_hub.literature.article import Figure
 from atomvision_hub.literature.sites import ArticleError
-from atomvision_hub.literature.source import Source, plain, read_source, unpack
+from atomvision_hub.literature.source import Source, read_source, unpack
+from atomvision_hub.literature.tex import plain
 
 AT = "https://export.arxiv.org/e-print/1v1"
 
@@ -109,6 +110,7 @@ def test_comments_and_input() -> None:
         (r"Schr\"odinger, \'{E}lan, \~n, \^{\i}", "Schrödinger, Élan, ñ, î"),
         (r"10\,nm $\times$ 5\;\AA", "10 nm $\\times$ 5 Å"),
         (r"\(x^2\) 50\,\% \& \{a\} ``q'' 1--2", "$x^2$ 50 % & {a} “q” 1–2"),
+        (r"\SI{-1.5}{V}, \qty[x]{20}{\nano\meter}, \ce{MoS2}", "-1.5 V, 20 nm, MoS2"),
         (r"{\it in situ} \emph{HAADF}-STEM \footnote{no}", "in situ HAADF-STEM"),
     ],
 )

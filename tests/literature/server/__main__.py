@@ -29,7 +29,9 @@ class State:
         self.lock = threading.Lock()
         self.shared = shared
         self.ours = articles.entries()
-        self.entries = {entry.key: entry for entry in [*self.ours, articles.lost(), *hostile.entries()]}
+        self.entries = {
+            entry.key: entry for entry in [*self.ours, articles.lost(), articles.mixed(), *hostile.entries()]
+        }
         if shared is not None:
             self.entries |= {entry.key: entry for entry in articles.real_entries(shared / "html")}
         self.reset()

@@ -110,6 +110,18 @@ def lost() -> Entry:
     return Entry("2401.00010v1", "Lost images", licence=CC_BY, html=page(missing), source=tar(source_files()))
 
 
+def mixed() -> Entry:
+    """An article with a figure of two files that show different things."""
+    both = "(a) STM image of Au(111) at 5 K. (b) Differential conductance spectra, tip height fixed."
+    inner = "".join(panel(letter, f"{letter}.png", "") for letter in "ab")
+    whole = (
+        f'<figure id="S1.F5" class="ltx_figure">{inner}<figcaption class="ltx_caption">'
+        f'<span class="ltx_tag ltx_tag_figure">Figure 1: </span>{both}</figcaption></figure>'
+    )
+    files = {"a.png": lattice(), "b.png": lattice(period=30)}
+    return Entry("2401.00011v1", "Gold", html=page(whole, licence="CC BY 4.0"), files=files)
+
+
 def real_entries(html: Path) -> list[Entry]:
     """Return articles with real LaTeXML pages."""
     folder = html / "1708.00137_engrafo"
