@@ -69,8 +69,7 @@ def _draw_image(axes: Any, grey: npt.NDArray[np.float64], spacings: Spacings) ->
 
 def _draw_spectrum(axes: Any, grey: npt.NDArray[np.float64], spacings: Spacings) -> None:
     half = Spectrum(grey)
-    power = np.abs(half.values) ** 2
-    full = np.log(np.maximum(np.fft.fftshift(_whole(power, grey.shape[1])), 1e-300))
+    full = np.log(np.maximum(np.fft.fftshift(_whole(half.power, grey.shape[1])), 1e-300))
     height, width = spacings.pixel_size or (1.0, 1.0)
     furthest = max((np.hypot(*peak.vector) for peak in spacings.peaks), default=0.25 / max(height, width))
     reach = min(1.35 * furthest, 0.5 / max(height, width))

@@ -15,6 +15,7 @@ _FALSE_ALARMS = 1e-3
 _STREAK = 4.0
 _NEAR = 10.0
 _FINEST = 0.6
+_MOST_PIXELS = 2**25
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,14 @@ def lattice_spacings(
 
 def _grey(image: npt.ArrayLike) -> npt.NDArray[np.float64]:
     try:
-        grey = np.asarray(image, dtype=np.float64)
+        numbers = np.asarray(image)
+        grey = numbers.real.astype(np.float64)
+        if np.iscomplexobj(numbers):
+            raise TypeError
     except (TypeError, ValueError):
         raise AnalysisError("the image is no array of numbers; give grey levels [row, column]") from None
+    if grey.size > _MOST_PIXELS:
+        raise AnalysisError(f"the image has {grey.size:,} pixels, more than {_MOST_PIXELS:,}; crop or bin it")
     if grey.ndim != 2 or min(grey.shape) < 16:
         told = " x ".join(map(str, grey.shape))
         raise AnalysisError(f"the image is {told}; give grey levels [row, column], at least 16 x 16")
@@ -194,25 +200,39 @@ def _peaks(spectrum: Spectrum, wanted: npt.NDArray[np.bool_], limit: int) -> lis
         1 + (_NEAR / np.maximum(spectrum.radius, 1)) ** 2
     )
     wanted = wanted.copy()
+    least = threshold * spectrum.noise
+    seen = np.where(wanted & (spectrum.power >= least), spectrum.power, 0)
     found: list[Peak] = []
     for _ in range(8 * limit):
-        power = np.abs(spectrum.values) ** 2
-        seen = np.where(wanted & (power >= threshold * spectrum.noise), power, 0)
         row, column = (int(index) for index in np.unravel_index(int(np.argmax(seen)), seen.shape))
         if seen[row, column] == 0 or len(found) == limit:
             break
-        noise = float(spectrum.noise[row, column])
-        peak = None if _is_streak(spectrum, power, row, column) else spectrum.refine((row, column), noise)
-        if peak is not None and peak.power / noise >= threshold[row, column]:
-            found.append(peak)
-            spectrum.subtract(peak)
         # What is left beside a peak is its own shape: a small crystal, a bent lattice.
-        y = spectrum.row_bins[:, None] - spectrum.row_bins[row]
-        x = spectrum.column_bins[None] - column
-        wanted &= np.hypot(y, x) > 3 + 0.05 * spectrum.radius[row, column]
+        _leave_out(wanted, row, column, 3 + 0.05 * spectrum.radius[row, column])
+        noise = float(spectrum.noise[row, column])
+        peak = None
+        if not _is_streak(spectrum, row, column):
+            peak = spectrum.refine((row, column), noise, uneven=False)
+        if peak is None or peak.power < least[row, column]:
+            seen[~wanted] = 0
+            continue
+        found.append(peak)
+        spectrum.subtract(peak)
+        seen = np.where(wanted & (spectrum.power >= least), spectrum.power, 0)
     # Without the waves the noise is known better: close to the origin a ring is hardly more than its peaks.
-    floor = background(np.abs(spectrum.values) ** 2, spectrum.radius, spectrum.floor)
+    floor = background(spectrum.power, spectrum.radius, spectrum.floor)
     return [again for peak in found if (again := _refined_alone(spectrum, peak, floor))]
+
+
+def _leave_out(wanted: npt.NDArray[np.bool_], row: int, column: int, distance: float) -> None:
+    """Leave out what is near a bin; rows go round."""
+    reach = int(distance) + 1
+    offsets = np.arange(-reach, reach + 1)
+    columns = column + offsets
+    columns = columns[(columns >= 0) & (columns < wanted.shape[1])]
+    near = np.hypot(offsets[:, None], (columns - column)[None]) <= distance
+    block = np.ix_((row + offsets) % len(wanted), columns)
+    wanted[block] &= ~near
 
 
 def _refined_alone(spectrum: Spectrum, peak: Peak, noise: npt.NDArray[np.float64]) -> Peak | None:
@@ -227,7 +247,7 @@ def _refined_alone(spectrum: Spectrum, peak: Peak, noise: npt.NDArray[np.float64
     return again
 
 
-def _is_streak(spectrum: Spectrum, power: npt.NDArray[np.float64], row: int, column: int) -> bool:
+def _is_streak(spectrum: Spectrum, row: int, column: int) -> bool:
     """Tell whether a maximum lies on a ridge through the origin, as edges and scan lines make it."""
     here = np.array([spectrum.row_bins[row], spectrum.column_bins[column]])
     length = float(np.linalg.norm(here))
@@ -236,7 +256,8 @@ def _is_streak(spectrum: Spectrum, power: npt.NDArray[np.float64], row: int, col
     rows, columns = spectrum.shape
     inside = (np.abs(points[:, 0]) < rows / 2 - 1) & (points[:, 1] < columns / 2 - 1) & (points[:, 1] >= 0)
     y, x = np.rint(points[inside]).astype(int).T
-    return len(y) > 3 and float(np.median(power[y % rows, x])) * _STREAK > float(power[row, column])
+    ridge = float(np.median(spectrum.power[y % rows, x])) if len(y) > 3 else 0.0
+    return ridge * _STREAK > float(spectrum.power[row, column])
 
 
 def _spacing(peak: Peak, scale: npt.NDArray[np.float64], calibration: float) -> tuple[dict[str, Any], float]:

@@ -15,6 +15,7 @@ Array = npt.NDArray[np.float64]
 _DYNAMIC_RANGE = 1e-7
 _STEP = 0.25
 _BLOCKS = 3
+_REACH = 64
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Spectrum:
         # Radius in cycles per image of the shorter side's scale, so that rings are rings in cycles per pixel.
         scale = min(rows, columns)
         self.radius = np.hypot(self.row_bins[:, None] / rows, self.column_bins[None] / columns) * scale
-        power = np.abs(self.values) ** 2
+        self.power: Array = np.abs(self.values) ** 2
         rounding = (16 * np.finfo(float).eps * float(np.abs(image).max())) ** 2 * float((window**2).sum())
-        self.floor = max(_DYNAMIC_RANGE * float(power.max()), rounding, float(np.finfo(float).tiny))
+        self.floor = max(_DYNAMIC_RANGE * float(self.power.max()), rounding, float(np.finfo(float).tiny))
         # The peaks themselves fill a part of a small ring.
-        self.noise = background(power, self.radius, self.floor, quantile=0.25)
+        self.noise = background(self.power, self.radius, self.floor, quantile=0.25)
 
     def evaluate(self, frequencies: tuple[Array, Array]) -> npt.NDArray[np.complex128]:
         """Return the spectrum at all pairs of row and column frequencies (cycles per pixel)."""
@@ -81,12 +82,13 @@ class Spectrum:
         half = (np.concatenate([rows.real, rows.imag]) @ self.image).reshape(2, len(rows), -1)
         return np.asarray((half[0] + 1j * half[1]) @ columns.T)
 
-    def refine(self, bins: tuple[int, int], noise: float) -> Peak | None:
+    def refine(self, bins: tuple[int, int], noise: float, *, uneven: bool = True) -> Peak | None:
         """Return the maximum of the power near a bin, `None` where it runs away.
 
         Newton steps on the logarithm of the power of the continuous spectrum. The covariance follows from the
         noise beside the peak: ``H^-1 G H^-1`` with the measured curvature ``H`` and the variance ``G`` of the
-        gradient that white noise of that power has under the window.
+        gradient that white noise of that power has under the window, and with `uneven` from how uneven the
+        lattice is.
         """
         size = np.array(self.shape, dtype=float)
         position = np.array([self.row_bins[bins[0]], self.column_bins[bins[1]]])
@@ -108,7 +110,7 @@ class Spectrum:
         inverse = np.linalg.inv(curvature)
         covariance = inverse @ np.diag(2 * spread * noise / power) @ inverse
         frequency = position / size
-        unevenness = self._unevenness(frequency, noise)
+        unevenness = self._unevenness(frequency, noise) if uneven else 1.0
         covariance = covariance * unevenness**2 / np.outer(size, size)
         wave = complex(self.evaluate((frequency[:1], frequency[1:]))[0, 0])
         amplitude = wave / float(self.windows[0].sum() * self.windows[1].sum())
@@ -133,14 +135,15 @@ class Spectrum:
         lengths = [length // _BLOCKS for length in self.shape]
         if np.abs(frequency * lengths).max() < 3:
             return 1.0
-        parts = self.image[: _BLOCKS * lengths[0], : _BLOCKS * lengths[1]]
-        parts = parts.reshape(_BLOCKS, lengths[0], _BLOCKS, lengths[1])
         windows = [_hann(length) for length in lengths]
-        waves = [
-            (np.exp(-2j * np.pi * f * axis[: _BLOCKS * length]).reshape(_BLOCKS, length) * window)
+        # Each part has its own three rows and columns of the wave, zero outside the part.
+        rows, columns = (
+            np.kron(np.eye(_BLOCKS), window) * np.exp(-2j * np.pi * f * axis[: _BLOCKS * length])
             for f, axis, length, window in zip(frequency, self.axes, lengths, windows, strict=True)
-        ]
-        sums = np.einsum("ai,aibj,bj->ab", waves[0], parts, waves[1], optimize=True)
+        )
+        image = self.image[: rows.shape[1], : columns.shape[1]]
+        half = (np.concatenate([rows.real, rows.imag]) @ image).reshape(2, _BLOCKS, -1)
+        sums = (half[0] + 1j * half[1]) @ columns.T
         whole = np.prod([(w**2).sum() for w in self.windows])
         variance = noise * np.prod([(w**2).sum() for w in windows]) / whole / (2 * np.abs(sums) ** 2)
         sure = variance < 0.04
@@ -161,19 +164,30 @@ class Spectrum:
             np.exp(2j * np.pi * f * axis) for f, axis in zip(peak.frequency, self.axes, strict=True)
         )
         row = 2 * sign * peak.amplitude * row
-        self.image += np.outer(row.real, column.real) - np.outer(row.imag, column.imag)
+        self.image += np.stack([row.real, -row.imag], axis=1) @ np.stack([column.real, column.imag])
 
     def subtract(self, peak: Peak) -> None:
-        """Take a wave out of `image` and `values`, so that its side lobes are not taken for peaks."""
+        """Take a wave out of `image`, `values` and `power`, so that side lobes are not taken for peaks."""
         self.add(peak, -1)
         for sign, amplitude in ((1, peak.amplitude), (-1, peak.amplitude.conjugate())):
+            center = sign * peak.frequency * self.shape
+            near = self._near(center)
             row, column = (
-                _response(bins - sign * f * length, length) * np.exp(2j * np.pi * bins * axis[0] / length)
-                for bins, f, length, axis in zip(
-                    (self.row_bins, self.column_bins), peak.frequency, self.shape, self.axes, strict=True
+                _response(bins[part] - place, length) * np.exp(2j * np.pi * bins[part] * axis[0] / length)
+                for bins, part, place, length, axis in zip(
+                    (self.row_bins, self.column_bins), near, center, self.shape, self.axes, strict=True
                 )
             )
-            self.values -= amplitude * np.outer(row, column)
+            block = np.ix_(*near)
+            self.values[block] -= amplitude * np.outer(row, column)
+            self.power[block] = np.abs(self.values[block]) ** 2
+
+    def _near(self, center: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the rows and columns within reach of a place in bins: beyond, a wave leaves below 1e-12."""
+        around = np.arange(-_REACH, _REACH + 1)
+        columns = round(float(center[1])) + around
+        inside = columns[(columns >= 0) & (columns < self.values.shape[1])]
+        return np.unique((round(float(center[0])) + around) % self.shape[0]), inside
 
 
 def _plane(image: Array, window: Array, axes: list[Array]) -> Array:

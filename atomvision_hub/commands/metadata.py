@@ -109,8 +109,11 @@ def validate(
     for file in (file for path in paths for file in _files_of(path)):
         checked += 1
         try:
-            if file.suffix.lower() in (".yaml", ".yml"):
+            if file.suffix == ".yaml":
                 metadata.read_sidecar(file)
+            elif file.suffix.lower() in (".yaml", ".yml"):
+                problems += 1
+                typer.echo(f"problem: {file}: is not read; end its name in .yaml", err=True)
             else:
                 for note in _notes(file):
                     typer.echo(f"note: {file}: {note}", err=True)

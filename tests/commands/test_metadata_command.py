@@ -80,6 +80,13 @@ def test_validate(picture: Path, tmp_path: Path) -> None:
         assert "error: 2 problem(s) in 1 file(s)" in told.output
 
 
+def test_names_that_are_not_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "scan.yml").write_text("sample: {formula: Rh}\n")
+    told = _run("validate", tmp_path)
+    assert told.exit_code == 1
+    assert "scan.yml: is not read; end its name in .yaml" in told.output
+
+
 def test_validate_with_nothing_to_check(tmp_path: Path) -> None:
     told = _run("validate", tmp_path)
     assert told.exit_code == 2

@@ -128,6 +128,12 @@ def test_all_problems_of_a_file_at_once(tmp_path: Path) -> None:
         ("1: 2", ":1: 1 is unknown; known are sample,"),
         ("sample: {yes: 1}", "is unknown; known are name, material,"),
         ("? [1, 2]\n: x", "is no valid YAML"),
+        ("sample: {space_group: " + "1" * 6000 + "}", "is no valid YAML|input should be"),
+        ('sample: {name: "\\ud800"}', "sample.name is "),
+        ('"\\e[31mred": 1', r":1: \?\[31mred is unknown"),
+        ("sample: {name: [a, b]}", "sample.name is .*for example Fe3O4-batch7-grid2"),
+        ("acquisition: {tilt_alpha: .inf}", "finite number in degree; for example 12.5"),
+        ("<<: {sample: {formula: Xy}}", "is no chemical formula|is unknown"),
     ],
 )
 def test_hostile_and_mistaken_yaml(text: str, message: str, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ class ScanProbe(Section):
     mode: Literal["constant_current", "constant_height"] | None = _fact(
         "Feedback on or off", "constant_current"
     )
-    bias: Annotated[float, Field(ge=-1000, le=1000)] | None = _fact(
+    bias: Annotated[float, Field(ge=-100, le=100)] | None = _fact(
         "Sample bias: positive images empty states", -0.05, unit="V"
     )
     setpoint: float | None = _fact("Current setpoint of the feedback", 0.5, unit="nA")

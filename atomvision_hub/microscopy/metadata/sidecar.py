@@ -50,7 +50,9 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else str(self.file)
-        return f"{place}: {self.field} {self.reason}" if self.field else f"{place}: {self.reason}"
+        line = f"{place}: {self.field} {self.reason}" if self.field else f"{place}: {self.reason}"
+        # Keys and values come from a file: no control characters to the terminal.
+        return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 class MetadataError(AtomVisionError):
