@@ -165,7 +165,7 @@ def _listed(fetcher: Fetcher, path: Path, limit: int | None) -> tuple[list[Artic
 def _jarvis(cache: Path, store_dir: Path | None) -> list[Article]:
     """Return the articles of jarvis-tools' arXiv data set that speak of microscopy.
 
-    The file holds 1.8 million articles and takes minutes to open: what came out is kept.
+    The file holds 1.8 million articles; reading all abstracts takes half an hour, so what came out is kept.
     """
     from jarvis.core.utils import get_cache_dir
     from jarvis.db import figshare

@@ -17,9 +17,26 @@ _COMMAND = re.compile(r"\\(?:[A-Za-z]+\*?[ ]?|!)")
 _SPACE = re.compile(r"\\\\(?:\[[^]]{0,20}\])?|\\[,;: ]|~")
 _QUANTITY = re.compile(r"\\(?:SI|qty)\s*(?:\[[^][]{0,80}\])?\{([^{}]{0,80})\}\s*\{([^{}]{0,80})\}")
 _UNITS = {
-    **{"kilo": "k", "milli": "m", "micro": "µ", "nano": "n", "pico": "p", "femto": "f", "percent": "%"},
-    **{"metre": "m", "meter": "m", "angstrom": "Å", "volt": "V", "ampere": "A", "electronvolt": "eV"},
-    **{"kelvin": "K", "second": "s", "hour": "h", "tesla": "T", "hertz": "Hz", "pascal": "Pa", "degree": "°"},
+    "kilo": "k",
+    "milli": "m",
+    "micro": "µ",
+    "nano": "n",
+    "pico": "p",
+    "femto": "f",
+    "percent": "%",
+    "metre": "m",
+    "meter": "m",
+    "angstrom": "Å",
+    "volt": "V",
+    "ampere": "A",
+    "electronvolt": "eV",
+    "kelvin": "K",
+    "second": "s",
+    "hour": "h",
+    "tesla": "T",
+    "hertz": "Hz",
+    "pascal": "Pa",
+    "degree": "°",
 }
 _MATH = re.compile(r"\$[^$]{0,2000}\$")
 
