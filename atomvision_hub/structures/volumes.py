@@ -178,7 +178,7 @@ def _read_cube(path: Path, kind: Kind) -> Volume:
 
     with _unpacked(path) as file:
         text = file.read_text(encoding="utf-8", errors="replace")
-    head = text.splitlines()[:6]
+    head = text.split("\n", 6)[:6]
     _check_atoms(head[2].split()[:1], len(text))
     _check_grid([line.split()[0] for line in head[3:]], len(text))
     if sum(len(piece.split()) for piece in _pieces(text.encode())) > MOST_NUMBERS:
