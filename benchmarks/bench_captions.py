@@ -19,6 +19,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -32,6 +33,7 @@ from atomvision_hub.literature.relevance import Assessment, assess
 
 LABELS = Path(__file__).resolve().parents[1] / "tests" / "literature" / "labels" / "captions.jsonl"
 TITLES = "microscopy_titles_from_jarvis_leaderboard.jsonl"
+TECHNIQUE = re.compile(r"TEM|STM|HAADF|(?i:transmission electron|tunnel)")
 Scored = tuple[dict[str, Any], Assessment]
 
 
@@ -92,6 +94,21 @@ def labelled(captions: Path) -> dict[str, Any]:
     return result
 
 
+def third_party(captions: Path) -> dict[str, Any]:
+    """Agreement with labels of others: techniques that a vision model (GPT-4V) named, seeing the images.
+
+    Its figures hold at least one micrograph of any kind each; its labels are not checked by hand either.
+    """
+    table = {"both": 0, "only_ours": 0, "only_theirs": 0, "neither": 0}
+    for row in map(json.loads, captions.read_text(encoding="utf-8").splitlines()):
+        if isinstance(row.get("label"), dict) and len(row["caption"].split()) > 2:
+            theirs = any(TECHNIQUE.search(name) for name in row["label"])
+            ours = assess(row["caption"]).relevant
+            name = {(True, True): "both", (True, False): "only_ours", (False, True): "only_theirs"}
+            table[name.get((ours, theirs), "neither")] += 1
+    return table
+
+
 def keywords_in_titles(path: Path) -> dict[str, Any]:
     """Titles known to name STM, STEM or TEM: share with a keyword found, by half as for the labels."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -139,6 +156,7 @@ def main() -> None:
     result = {
         "labels_sha256": hashlib.sha256(LABELS.read_bytes()).hexdigest(),
         "labelled_captions": labelled(options.data / "captions.jsonl"),
+        "agreement_with_image_labels": third_party(options.data / "captions.jsonl"),
         "titles": keywords_in_titles(options.data / TITLES),
         "formulas": formulas_in_titles(options.data / TITLES),
         "abstracts": keywords_in_abstracts(options.data / "chemnlp_cond_mat_small.csv"),
@@ -154,8 +172,8 @@ def main() -> None:
                 f"{half:22} {name:10} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
                 f"  {value['hits']} of {value['of']}"
             )
-    for name in ("titles", "formulas", "abstracts"):
-        print(f"{name:10} {result[name]}")
+    for name in ("agreement_with_image_labels", "titles", "formulas", "abstracts"):
+        print(f"{name} {result[name]}")
     print(f"written to {out}")
 
 

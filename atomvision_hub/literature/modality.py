@@ -53,6 +53,7 @@ _TERMS: Final[tuple[tuple[str, Modality, str], ...]] = (
         "stm",
         r"(?i:(?:d[ij]/dv|(?:differential|tunnell?ing) conductance|ldos|qpi)[ -]maps?\b)",
     ),
+    ("tunneling current image", "stm", r"(?i:tunnell?ing[ -]current (?:images?|maps?))\b"),
     (
         "constant-current image",
         "stm",
@@ -112,11 +113,10 @@ _PICTURE_BEFORE: Final = re.compile(rf"\b{_PICTURE}\b[^.;]{{0,60}}$")
 # The word after a mention that makes it a thing or a doing, not a picture.
 _THING_AFTER: Final = re.compile(
     r"(?:[- ](?:electron|sample|image)?[- ]?)?(?i:grids?|holders?|tips?|lamellae?|specimens?|chambers?|"
-    r"junctions?|instruments?|experiments?|set-?ups?|measurements?|stud(?:y|ies)|observations?|analys[ie]s|"
-    r"investigations?|characteri[sz]ations?|spectr\w{1,9}|(?:image )?(?:simulations?|calculations?)|"
-    r"detectors?|contrast transfer|image intensit\w{1,3}|modes?|waves?|cell|polari[sz]\w{1,6}|education|"
-    r"students?|fields?|careers?|disciplines|workforce|majors|size distributions?|sizes?|"
-    r"line profiles?)(?![a-z])"
+    r"heads?|junctions?|instruments?|experiments?|set-?ups?|measurements?|scanners?|spectr\w{1,9}|"
+    r"cryostats?|(?:image )?(?:simulations?|calculations?|analysis by)|detectors?|contrast transfer|"
+    r"image intensit\w{1,3}|modes?|waves?|cell|polari[sz]\w{1,6}|education|students?|"
+    r"fields?|careers?|disciplines|workforce|majors|size distributions?|sizes?|line profiles?)(?![a-z])"
 )
 # Energy-dispersive and loss signals taken in the microscope: pictures only where the words say so.
 _SIGNAL_AFTER: Final = re.compile(r"[-/ ]{1,3}(?:EDX|EDS|EDXS|EELS|CL|STS)(?![A-Za-z])")
@@ -125,11 +125,16 @@ _SIMULATED: Final = re.compile(
 )
 _EXPERIMENT: Final = re.compile(r"(?i:experiment\w{0,4}|measured|recorded|observed|acquired|unseen|real)")
 _DERIVED_BEFORE: Final = re.compile(
-    r"(?i:(?:determined|measured|calculated|extracted|derived|estimated|counted|evaluated|computed|analy[sz]ed|"
-    r"quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|(?:power )?spectr\w{1,3}|"
-    r"diameters?|thickness(?:es)?|statistics)\b[^.;]{0,40}\b(?:from|by|on|using|via|with|in|of|through)"
+    r"(?i:(?:determined|measured|calculated|extracted|derived|estimated|counted|evaluated|computed|"
+    r"analy[sz]ed|quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|"
+    r"(?:power )?spectr\w{1,3}|diameters?|thickness(?:es)?|statistics|sizes|"
+    r"diffraction patterns?|functions?|trained|loss|errors?|accuracy)\b[^.;]{0,40}\b(?:from|by|on|using|via|with|in|inside|of|for|through)"
     r"(?: (?:the|a|an|each|corresponding|experimental|several|[0-9]{1,4}|multiple)){0,3}"
     r"(?: [a-z-]{1,15})? ?\(?)$"
+)
+_DRAWN_BEFORE: Final = re.compile(
+    r"(?i:\b(?:schematics?|sketch(?:es)?|drawings?|diagrams?|illustrations?|cartoons?|flow ?charts?|"
+    r"architecture|set-?ups?|geometry|principle|photo(?:graph)?s? of (?:the|a|an|our))\b[^.;]{0,60})$"
 )
 _STATISTICS_BEFORE: Final = re.compile(
     r"(?:±|\+/-|\\pm|(?i:error bars?|means?|average|errors?)[^.;]{0,40})[ \w$]{0,12}\(?$"
@@ -137,6 +142,7 @@ _STATISTICS_BEFORE: Final = re.compile(
 _STATISTICS_AFTER: Final = re.compile(r"\)?[,;]? ?\(?[nN] ?=")
 _CLAUSE: Final = re.compile(r"[.;](?=\s)|(?<![\w])\(?[A-Za-z](?:(?:, ?| ?[-&] ?| and )[A-Za-z]){0,4}\)|:\s")
 _DEFINED: Final = re.compile(r"\((STM|STEM|TEM|SEM|AFM)s?\)")
+_EXPLAINED: Final = re.compile(r"\b(STM|STEM|TEM|SEM|AFM)s? \(([A-Za-z -]{8,60})\)")
 _OPTICS: Final = re.compile(r"(?i:micro|electron|tunnel|imag|atom|scanning)")
 
 
@@ -192,7 +198,9 @@ def _role(before: str, words: str, after: str) -> Role:
     whole = before + words + after
     if _SIMULATED.search(before[-60:] + words + after[:40]) and not _EXPERIMENT.search(whole):
         return "spoken"
-    if _DERIVED_BEFORE.search(before) or _THING_AFTER.match(after):
+    if _DRAWN_BEFORE.search(before) or _THING_AFTER.match(after):
+        return "spoken"
+    if _DERIVED_BEFORE.search(before) and not _PICTURE_BEFORE.search(before):
         return "spoken"
     if _PICTURE_AT_END.search(words) or _PICTURE_AFTER.match(after) or _PICTURE_BEFORE.search(before):
         return "image"
@@ -211,15 +219,15 @@ def _is_standard_error(words: str, before: str, after: str) -> bool:
 
 def _homonyms(text: str) -> frozenset[str]:
     """Return abbreviations that the text spells out as something else, as in "short-term memory (STM)"."""
-    found = set()
-    for match in _DEFINED.finditer(text):
-        spelled = text[max(0, match.start() - 80) : match.start()]
-        words = re.findall(r"[A-Za-z]+", spelled)[-len(match.group(1)) - 2 :]
-        initials = "".join(word[0].upper() for word in words)
-        if (
-            match.group(1)[0] in initials
-            and match.group(1)[-1] in initials
-            and not _OPTICS.search(" ".join(words))
-        ):
-            found.add(match.group(1))
-    return frozenset(found)
+    pairs = [
+        (match.group(1), text[max(0, match.start() - 80) : match.start()])
+        for match in _DEFINED.finditer(text)
+    ]
+    pairs += [(match.group(1), match.group(2)) for match in _EXPLAINED.finditer(text)]
+    return frozenset(name for name, spelled in pairs if _spells_other(name, spelled))
+
+
+def _spells_other(name: str, spelled: str) -> bool:
+    words = re.findall(r"[A-Za-z]+", spelled)[-len(name) - 2 :]
+    initials = {word[0].upper() for word in words}
+    return name[0] in initials and name[-1] in initials and not _OPTICS.search(" ".join(words))

@@ -39,6 +39,8 @@ _ORDER: Final[tuple[frozenset[Modality], ...]] = (
 _BIAS: Final = re.compile(
     r"(?:\bV(?:_\{?\w{1,6}\}?|[a-z]{1,6})?\$? ?= ?|(?i:bias)[^.;]{0,30}?)[-+]?\d[\d.]{0,5} ?m?V\b"
 )
+_VOLTAGE: Final = re.compile(r"\b\d[\d.]{0,5} ?m?V\b")
+_TOPOGRAPH: Final = re.compile(r"(?i:\btopograph\w{0,5}\b)")
 _CURRENT: Final = re.compile(r"\b\d[\d.]{0,5} ?[pn]A\b")
 _PICTURE: Final = re.compile(r"(?i:\b(?:topograph\w{0,5}|images?|micrographs?)\b)")
 _ATOMIC: Final = re.compile(
@@ -102,7 +104,8 @@ def _without_name(
     caption: str, named: tuple[Mention, ...], around: tuple[Mention, ...], matched: tuple[str, ...]
 ) -> Assessment:
     """Judge a caption that shows no named method: by tunnelling settings, or by the article's only method."""
-    bias, current = _BIAS.search(caption), _CURRENT.search(caption)
+    current = _CURRENT.search(caption)
+    bias = (_VOLTAGE if _TOPOGRAPH.search(caption) else _BIAS).search(caption)
     if bias and current and _PICTURE.search(caption):
         return Assessment("stm", CONFIDENCE["settings"], (bias.group(), current.group()), True, matched)
     methods = {mention.modality for mention in around if mention.modality in WANTED | {"afm", "sem"}}
