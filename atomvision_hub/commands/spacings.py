@@ -41,12 +41,14 @@ def spacings(
 ) -> None:
     """Measure lattice spacings in an image and name the planes of a crystal that they fit.
 
+    Pixel size and, where it is one of the crystals named below, the formula are also taken from the YAML
+    beside the image (atomvision metadata template).
+
     Example: atomvision spacings scan.dm4 --structure Fe3O4 --picture spacings.png
     """
-    from atomvision_hub.analysis import lattice_spacings, match_spacings
-    from atomvision_hub.microscopy import read_images
+    from atomvision_hub.analysis import PHASES, lattice_spacings, match_spacings
+    from atomvision_hub.microscopy import metadata, read_images
 
-    crystal = _crystal(structure) if structure else None
     images = read_images(image)
     if index >= len(images):
         raise UsageError(f"{image} has {len(images)} image(s); --index counts from 0")
@@ -54,7 +56,13 @@ def spacings(
     if chosen.kind == "diffraction":
         raise UsageError(f"{image} holds a diffraction pattern; lattice spacings are measured in images")
     pixels = _part(chosen.data, crop)
-    size = (pixel_size, pixel_size) if pixel_size is not None else chosen.pixel_size
+    known = metadata.complete(metadata.extract(chosen), metadata.find_sidecars(image))
+    size, source = known.acquisition.pixel_size, known.sources.get("acquisition.pixel_size", "")
+    if pixel_size is not None:
+        size, source = (pixel_size, pixel_size), "--pixel-size"
+    if structure is None and known.sample.formula in PHASES:
+        structure = known.sample.formula
+    crystal = _crystal(structure) if structure else None
     found = lattice_spacings(pixels, size, calibration_uncertainty=calibration)
     matches = match_spacings(found, crystal) if crystal is not None and size is not None else None
     if crystal is not None and size is None:
@@ -66,11 +74,20 @@ def spacings(
         title = f"{image.name}" + (f" and {structure}" if structure else "")
         write_bytes(picture, spacings_picture(pixels, found, matches, title))
     if as_json:
-        content = {"image": str(image), **found.to_dict(), **(matches.to_dict() if matches else {})}
+        told = {"image": str(image), "index": index, "structure": structure, "pixel_size_source": source}
+        content = {**told, **found.to_dict(), **(matches.to_dict() if matches else {})}
         typer.echo(json.dumps(content, ensure_ascii=False, sort_keys=True))
-    else:
-        for line in _report(found, matches):
-            typer.echo(line)
+        return
+    typer.echo(f"image {index + 1} of {len(images)} ({chosen.name}), {_size_text(size, source)}")
+    for line in _report(found, matches):
+        typer.echo(line)
+
+
+def _size_text(size: tuple[float, float] | None, source: str) -> str:
+    if size is None:
+        return "not calibrated: lengths in pixels"
+    height, width = (f"{length:.5g}" for length in size)
+    return f"{height if height == width else f'{height} x {width}'} Å/px ({source})"
 
 
 def _part(pixels: npt.NDArray[Any], crop: str | None) -> npt.NDArray[Any]:
@@ -119,14 +136,14 @@ def _report(found: Spacings, matches: Matches | None) -> list[str]:
 
     if not found.peaks:
         return ["no lattice planes found"]
-    unit = found.unit
-    lines = [f"  d ({unit})  ± noise  ± calibration   angle (°)   intensity   planes that fit"]
+    unit, planes = found.unit, "   planes that fit" if matches else ""
+    lines = [f"  d ({unit})  ± noise  ± calibration   angle (°)   intensity{planes}"]
     for number, peak in enumerate(found.peaks):
         fits = matches.facets[number][:3] if matches else ()
         planes = ", ".join(f"{{{hkl_text(fit.hkl)}}} {fit.d:.3f} ({fit.deviation:+.1%})" for fit in fits)
         lines.append(
             f"{peak.d:8.4f}  {peak.uncertainty:7.4f}  {peak.calibration_uncertainty:13.4f}  "
-            f"{peak.angle:6.2f} ± {peak.angle_uncertainty:.2f}  {peak.intensity:9.3g}   {planes}"
+            f"{peak.angle:6.2f} ± {peak.angle_uncertainty:.2f}  {peak.intensity:9.3g}   {planes}".rstrip()
         )
     for zone in matches.zones if matches else ():
         planes = ", ".join(hkl_text(indices) if indices else "-" for indices in zone.indices)
