@@ -125,10 +125,10 @@ _SIMULATED: Final = re.compile(
 )
 _EXPERIMENT: Final = re.compile(r"(?i:experiment\w{0,4}|measured|recorded|observed|acquired|unseen|real)")
 _DERIVED_BEFORE: Final = re.compile(
-    r"(?i:(?:determined|measured|calculated|extracted|derived|estimated|counted|evaluated|computed|"
-    r"analy[sz]ed|quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|"
-    r"(?:power )?spectr\w{1,3}|diameters?|thickness(?:es)?|statistics|sizes|"
-    r"diffraction patterns?|functions?|trained|loss|errors?|accuracy)\b[^.;]{0,40}\b(?:from|by|on|using|via|with|in|inside|of|for|through)"
+    r"(?i:(?:determined|measured|calculated|extracted|derived|estimated|counted|evaluated|computed|analy[sz]ed|"
+    r"quantifi\w{2,6}|based|distributions?|histograms?|profiles?|FFTs?|transforms?|(?:power )?spectr\w{1,3}|"
+    r"diameters?|thickness(?:es)?|statistics|sizes|diffraction patterns?|functions?|trained|loss|errors?|"
+    r"accuracy)\b[^.;]{0,40}\b(?:from|by|on|using|via|with|in|inside|of|for|through)"
     r"(?: (?:the|a|an|each|corresponding|experimental|several|[0-9]{1,4}|multiple)){0,3}"
     r"(?: [a-z-]{1,15})? ?\(?)$"
 )

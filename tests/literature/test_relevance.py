@@ -180,3 +180,17 @@ def test_the_labels_are_those_that_were_frozen() -> None:
     assert Counter(row["split"] for row in rows if row["relevant"]) == {"tune": 56, "test": 42}
     halves = {row["id"]: row["split"] for row in rows}
     assert all(halves[row["id"]] == row["split"] for row in rows)
+
+
+def test_both_halves_reach_the_aim(shared_data: Path) -> None:
+    texts = {}
+    captions = shared_data / "literature" / "captions" / "captions.jsonl"
+    for line in captions.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        texts[hashlib.sha256(row["caption"].encode()).hexdigest(), row["paper"]] = row["caption"]
+    for half in ("tune", "test"):
+        labels = [row for row in map(json.loads, LABELS.open(encoding="utf-8")) if row["split"] == half]
+        found = [assess(texts[row["sha256"], row["id"]]).relevant for row in labels]
+        right = sum(row["relevant"] and answer for row, answer in zip(labels, found, strict=True))
+        assert right >= 0.95 * sum(found)
+        assert right >= 0.90 * sum(row["relevant"] for row in labels)
