@@ -51,6 +51,11 @@ def requests(url: str) -> list[dict[str, Any]]:
         return list(json.load(answer)[0])
 
 
+def most_at_once(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/__test__/requests") as answer:
+        return int(json.load(answer)[1])
+
+
 def post(url: str, name: str, content: Any) -> None:
     address = urllib.request.Request(f"{url}/__test__/{name}", json.dumps(content).encode())
     urllib.request.urlopen(address).close()
@@ -97,6 +102,7 @@ def built(arxiv_url: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
         env=os.environ | {"ATOMVISION_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 3, done.stderr
+    assert most_at_once(arxiv_url) == 1  # both workers share one connection
     return Built(folder / "out", folder / "cache", done.stdout)
 
 

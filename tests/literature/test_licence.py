@@ -57,6 +57,7 @@ def test_the_rule(text: str, name: str, conditions: str, allowed: bool) -> None:
         "STEM image taken from Ref. 7.",
         "Reprinted from [3], with permission of AIP.",
         "Image courtesy of A. Smith.",
+        "A galaxy (image credit A. Smith).",
         "© 2012 American Physical Society.",
         "Structure modified after reference 4.",
         "Copyright 2020 by Wiley.",
