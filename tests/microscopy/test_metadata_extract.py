@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atomvision_hub.microscopy import MicroscopeImage, read_images
 from atomvision_hub.microscopy.metadata import FIELDS, Metadata, extract
@@ -211,6 +213,29 @@ def test_deep_and_odd_tags_do_no_harm() -> None:
         deep["more"] = {}
         deep = deep["more"]
     assert _told(tags) == CALIBRATION
+
+
+_ENTRIES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=30),
+    st.sampled_from(["1e400", "300000", "2", "SCANNING", "5e-10 A", "1/2/2020", "29.04.2023", "2020:13:45"]),
+    st.lists(st.integers(-5, 5), max_size=3),
+)
+_TAGS = sorted(
+    {rule.tag for rules in TABLES.values() for rule in rules} | {"REC_DATE", "REC_TIME", "Z-CONTROLLER.on"}
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(entries=st.dictionaries(st.sampled_from(_TAGS), _ENTRIES, max_size=30))
+def test_whatever_stands_in_the_tags_gives_valid_metadata(entries: dict[str, Any]) -> None:
+    """Files from outside may hold anything: what is no value stays unknown, and the rest survives JSON."""
+    found = extract(_image(entries))
+    assert Metadata.model_validate_json(found.model_dump_json()) == found
+    assert found.get("provenance.file") == "scan.dm4"
 
 
 #: What each real file tells; read off its own tags.
