@@ -45,7 +45,8 @@ _CONDITIONS = {"by": "attribution", "nc": "noncommercial", "nd": "noderivatives"
 _CREDITED = re.compile(
     r"\b(?:reproduced|reprinted|redrawn|reused|adapted|adopted|modified|taken|copied|extracted)\b.{0,30}?"
     r"\b(?:from|after)\b.{0,60}?(?:\brefs?\b|\breference|\[ ?\d{1,2} ?[],;–-]|\bet al\b)"
-    r"|\bcourtesy of\b|\b(?:image|photo|figure|picture) credits?\b|\bwith (?:kind )?permission\b|\bpermission (?:of|from|by)\b|©|\bcopyright\b",
+    r"|\bcourtesy of\b|\b(?:image|photo|figure|picture) credits?\b|\bwith (?:kind )?permission\b"
+    r"|\bpermission (?:of|from|by)\b|©|\bcopyright\b",
     re.IGNORECASE,
 )
 
