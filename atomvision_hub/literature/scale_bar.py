@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from atomvision_hub.literature.panels import Box, to_grey
 EDGE_BAND: Final = 0.3  # bars lie in the upper or lower part of this height
 CONTRAST: Final = 60  # least difference of grey levels between a bar and what is above and below it
 LARGEST: Final = 4096  # larger images are not searched
+MOST: Final = 8  # more bars than this are a pattern, more lines of text beside one a legend
 GLYPHS: Final = 40  # more spots than this beside a bar are a pattern, not a text
 AGREEING: Final = 2  # readings, of three
 SURE: Final = 20.0  # least confidence of Tesseract, of 100
@@ -80,7 +82,10 @@ def read_scale_bar(image: Image.Image | npt.NDArray[Any]) -> ScaleBar | None:
     grey = to_grey(image)
     if not 32 <= min(grey.shape) <= max(grey.shape) <= LARGEST:
         return None
-    found = [bar for candidate in _bars(grey) if (bar := _read(grey, candidate)) is not None]
+    candidates = list(islice(_bars(grey), MOST + 1))
+    if len(candidates) > MOST:
+        return None
+    found = [bar for candidate in candidates if (bar := _read(grey, candidate)) is not None]
     sizes = [bar.pixel_size for bar in found]
     if not found or max(sizes) > (1 + AGREEMENT) * min(sizes):
         return None
@@ -101,7 +106,9 @@ def _bars(grey: npt.NDArray[np.uint8]) -> Iterator[_Bar]:
     for bright in (True, False):
         mask = grey >= 215 if bright else grey <= 40
         labels, _ = ndimage.label(mask)
-        for index, place in reversed(list(enumerate(ndimage.find_objects(labels), start=1))):
+        places, large = ndimage.find_objects(labels), np.bincount(labels.ravel())[1:] >= 28
+        for index in reversed(np.flatnonzero(large).tolist()):
+            place = places[index]
             top, bottom, left, right = place[0].start, place[0].stop, place[1].start, place[1].stop
             width, height = right - left, bottom - top
             middle = (top + bottom) / 2 / rows
@@ -109,7 +116,7 @@ def _bars(grey: npt.NDArray[np.uint8]) -> Iterator[_Bar]:
                 continue
             if width < 4 * height or EDGE_BAND < middle < 1 - EDGE_BAND or top == 0 or bottom == rows:
                 continue
-            if (labels[place] == index).mean() < 0.9:
+            if (labels[place] == index + 1).mean() < 0.9:
                 continue
             bar = _measured(grey, (left, top, right, bottom), bright)
             if bar is not None:
@@ -152,7 +159,7 @@ def _read(grey: npt.NDArray[np.uint8], bar: _Bar) -> ScaleBar | None:
     window = max(0, left - aside), max(0, top - reach), min(columns, right + aside), min(rows, bottom + reach)
     glyphs = _glyphs(grey, bar, window)
     readings = []
-    for box in _lines(glyphs):
+    for box in islice(_lines(glyphs), MOST):
         pointed = _has_point(glyphs, box)
         lengths: list[tuple[float, str]] = []
         for index, picture in enumerate(_pictures(grey, bar, box)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from atomvision_hub.literature import scale_bar
 from atomvision_hub.literature.scale_bar import read_scale_bar
 
 FONTS = Path(mpl.get_data_path()) / "fonts" / "ttf"
+needs_ocr = pytest.mark.usefixtures("_ocr")
 UNITS = {"nm": 10.0, "Å": 1.0, "µm": 1e4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _engine() -> None:
+@pytest.fixture(scope="module")
+def _ocr() -> None:
     pytest.importorskip("pytesseract", reason="the extra [ocr] is not installed")
     if shutil.which("tesseract") is None:
         pytest.skip("the program tesseract is not installed")
@@ -63,6 +65,7 @@ def with_bar(
     return picture
 
 
+@needs_ocr
 def test_a_plain_bar_is_read() -> None:
     found = read_scale_bar(with_bar(micrograph(0), "5 nm"))
     assert found is not None
@@ -72,6 +75,7 @@ def test_a_plain_bar_is_read() -> None:
     assert found.pixel_size == pytest.approx(50 / 120, rel=0.005)
 
 
+@needs_ocr
 @settings(deadline=None, derandomize=True, max_examples=8)
 @given(
     st.integers(0, 10_000),
@@ -111,12 +115,14 @@ def test_a_value_within_two_percent_or_nothing(
         assert found.pixel_size == pytest.approx(true, rel=0.02)
 
 
+@needs_ocr
 def test_most_clear_bars_are_read() -> None:
     texts = ["1 nm", "2 nm", "10 nm", "50 nm", "200 nm", "0.5 nm"]
     found = [read_scale_bar(with_bar(micrograph(seed), text)) for seed, text in enumerate(texts)]
     assert sum(bar is not None for bar in found) >= 5
 
 
+@needs_ocr
 def test_nothing_is_made_of_nothing() -> None:
     assert read_scale_bar(micrograph(1)) is None
     assert read_scale_bar(np.zeros((200, 200), np.uint8)) is None
@@ -134,6 +140,7 @@ def test_nothing_is_made_of_nothing() -> None:
     assert read_scale_bar(text_alone) is None
 
 
+@needs_ocr
 def test_bars_that_disagree_give_nothing_and_those_that_agree_one_value() -> None:
     def two(second: str, pixels: int) -> Image.Image:
         return with_bar(with_bar(micrograph(5), "5 nm"), second, left=330, pixels=pixels)
@@ -142,6 +149,18 @@ def test_bars_that_disagree_give_nothing_and_those_that_agree_one_value() -> Non
     agreed = read_scale_bar(two("5 nm", 120))
     assert agreed is not None
     assert agreed.length == 50.0
+
+
+@needs_ocr
+def test_patterns_full_of_bars_take_no_time() -> None:
+    stripes = np.full((1500, 1500), 128, np.uint8)
+    for row in range(8, 400, 12):
+        stripes[row : row + 4, 40:400] = stripes[row : row + 4, 500:900] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000), np.uint8)
+    started = time.process_time()
+    assert read_scale_bar(stripes) is None
+    assert read_scale_bar(noise) is None
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(
