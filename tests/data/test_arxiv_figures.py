@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,19 @@ def test_saved_feeds_and_the_file_of_jarvis_tools(
     assert "**feed:feed.xml**" in card
     assert "**jarvis:arxiv**" in card
     assert len(rows_of(report.folder, "default")) == 11
+
+
+@pytest.mark.skipif(
+    not (shutil.which("tesseract") and find_spec("pytesseract")), reason="no tesseract or no extra [ocr]"
+)
+def test_scale_bars_give_pixel_sizes(build: Callable[..., BuildReport], tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("2401.00012v1\n2401.00001v1\n")
+    report = build("out", f"ids:{tmp_path / 'ids.txt'}", configs=["calibrated"])
+    rows = rows_of(report.folder, "calibrated")
+    calibrated = rows.pop("2401.00012v1_S1.F1")
+    assert calibrated["pixel_size"] == pytest.approx(0.5, rel=0.02)
+    assert calibrated["scale_bars"]["length"] == [50.0]
+    assert {row["pixel_size"] for row in rows.values()} == {None}
 
 
 def test_a_tiny_twin(build: Callable[..., BuildReport]) -> None:

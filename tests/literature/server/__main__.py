@@ -29,9 +29,8 @@ class State:
         self.lock = threading.Lock()
         self.shared = shared
         self.ours = articles.entries()
-        self.entries = {
-            entry.key: entry for entry in [*self.ours, articles.lost(), articles.mixed(), *hostile.entries()]
-        }
+        others = [articles.lost(), articles.mixed(), articles.scaled(), *hostile.entries()]
+        self.entries = {entry.key: entry for entry in [*self.ours, *others]}
         if shared is not None:
             self.entries |= {entry.key: entry for entry in articles.real_entries(shared / "html")}
         self.reset()

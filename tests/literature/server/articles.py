@@ -21,6 +21,7 @@ from .pages import (
     page,
     source_files,
     tar,
+    with_bar,
 )
 
 
@@ -120,6 +121,14 @@ def mixed() -> Entry:
     )
     files = {"a.png": lattice(), "b.png": lattice(period=30)}
     return Entry("2401.00011v1", "Gold", html=page(whole, licence="CC BY 4.0"), files=files)
+
+
+def scaled() -> Entry:
+    """An article with a scale bar."""
+    files = {"x1.png": with_bar()}
+    return Entry(
+        "2401.00012v1", "A scale", html=page(figure(1, TEM, "x1.png"), licence="CC0 1.0"), files=files
+    )
 
 
 def real_entries(html: Path) -> list[Entry]:

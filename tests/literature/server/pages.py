@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 CC_BY = "http://creativecommons.org/licenses/by/4.0/"
 CC_BY_NC_ND = "http://creativecommons.org/licenses/by-nc-nd/4.0/"
@@ -117,6 +117,15 @@ def compound() -> bytes:
         whole.paste(Image.open(io.BytesIO(lattice(period=9.0 + left / 40))).convert("RGB"), (left, 0))
         ImageDraw.Draw(whole).text((left + 6, 4), letter, fill="white")
     return _file(whole, "PNG")
+
+
+def with_bar() -> bytes:
+    """A micrograph with a bar of 100 pixels that says 5 nm."""
+    image = Image.open(io.BytesIO(lattice((400, 400), period=22))).point(lambda grey: grey // 2)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 370, 119, 375), fill=255)
+    draw.text((45, 335), "5 nm", fill=255, font=ImageFont.load_default(26))
+    return _file(image, "PNG")
 
 
 def _file(image: Image.Image, kind: str) -> bytes:
