@@ -94,9 +94,7 @@ def make_plan(inputs: Inputs, options: BuildOptions, group: str = "group") -> Pl
         rejections = rejections[: sum(TINY.values())]
     for duplicate, kept in inputs.duplicates(tuple(items)).items():
         item = items.pop(duplicate)
-        rejections.append(
-            Rejection(item.id, item.source, "duplicate", f"the same as {kept}, which is kept")
-        )
+        rejections.append(Rejection(item.id, item.source, "duplicate", f"the same as {kept}, which is kept"))
 
     members: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items.values():
