@@ -144,9 +144,9 @@ def _measured(grey: npt.NDArray[np.uint8], box: Box, bright: bool) -> _Bar | Non
         ground = float(outward[-2:].mean())
         if sign * (level - ground) < CONTRAST:
             return None
-        # Pixels partly covered by the bar, as a share: their sum beyond the second pixel from the end.
-        ends.append(float(np.clip((outward[2:] - ground) / (level - ground), 0, 1)[: reach - 1].sum()))
-        ends[-1] += float(np.clip((outward[:2] - ground) / (level - ground), 0, 1).sum()) - 2
+        # Pixels at the end count by the share that is covered: two inside, less what they lack, two outside.
+        covered = np.clip((outward - ground) / (level - ground), 0, 1)
+        ends.append(float(covered[:2].sum() - 2 + covered[2 : reach + 1].sum()))
     return _Bar(box, bright, level, right - left + sum(ends))
 
 
