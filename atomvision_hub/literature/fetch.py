@@ -62,7 +62,8 @@ class Fetcher:
     """Fetches files and keeps them: what was fetched once is never asked for again.
 
     All processes that share the cache share one connection and one clock, so that a build with many workers
-    is as polite as one with a single worker.
+    is as polite as one with a single worker. That a file is absent is kept as well: remove the cache to ask
+    anew.
 
     Parameters
     ----------
@@ -119,11 +120,11 @@ class Fetcher:
         if not self.sites.allows(address):
             raise ArticleError(f"{address[:200]} is not on a server of arXiv; not fetched", step="fetch")
         if (found := self._cached(address)) is not None:
-            return found
+            return _within(found, limit, address)
         user_agent(address)  # asks for a contact before anybody waits
         with FileLock(self.cache / "connection.lock"):
             if (found := self._cached(address)) is not None:  # another worker was quicker
-                return found
+                return _within(found, limit, address)
             url, content = self._retrying(address, limit)
             if content is None or keep is None or keep(content):
                 self._store(address, url, content)
@@ -233,6 +234,17 @@ class Fetcher:
             self._sleep(delay - max(since, 0.0))
 
 
+def _within(answer: Answer, limit: int, address: str) -> Answer:
+    # What is kept was perhaps fetched under another limit; the cache must not change the rows.
+    if answer.content is not None and len(answer.content) > limit:
+        raise _too_large(address, limit)
+    return answer
+
+
+def _too_large(address: str, limit: int) -> ArticleError:
+    return ArticleError(f"{address[:200]} is larger than {limit / 2**20:.3g} MiB", step="fetch")
+
+
 def user_agent(address: str) -> str:
     """Return the User-Agent, which names a contact to real servers.
 
@@ -282,7 +294,7 @@ def _body(answer: httpx.Response, address: str, limit: int) -> bytes:
         for chunk in chunks:
             content += chunk
             if len(content) > limit:
-                raise ArticleError(f"{address[:200]} is larger than {limit / 2**20:g} MiB", step="fetch")
+                raise _too_large(address, limit)
             if time.monotonic() > end:
                 raise ArticleError(f"{address[:200]} takes longer than {DEADLINE:g} s", step="fetch")
     except zlib.error as error:

@@ -26,6 +26,13 @@ def test_what_was_fetched_is_never_asked_for_again(fetcher: Fetcher, arxiv_serve
     assert len(arxiv_server.requests()) == 1
 
 
+def test_the_cache_knows_limits_too(fetcher: Fetcher, arxiv_server: Any) -> None:
+    size = len(fetcher.get(arxiv_server.url + PAGE).content or b"")
+    with pytest.raises(ArticleError, match="is larger than"):
+        fetcher.get(arxiv_server.url + PAGE, limit=size - 1)
+    assert fetcher.get(arxiv_server.url + PAGE, limit=size).content
+
+
 def test_absent_files_are_remembered_too(fetcher: Fetcher, arxiv_server: Any) -> None:
     assert fetcher.get(arxiv_server.url + "/html/0000.00000v1").content is None
     assert fetcher.get(arxiv_server.url + "/html/0000.00000v1").content is None
