@@ -61,7 +61,7 @@ def outside_entity() -> bytes:
 def escaping_tar() -> bytes:
     files = source_files()
     files["../../escaped.png"] = lattice()
-    files["/tmp/absolute.png"] = lattice()
+    files["/absolute.png"] = lattice()
     files["body.tex"] = (
         b"\\begin{figure}\\includegraphics{figs/stm}\\caption{STM image A}\\end{figure}\n"
         b"\\begin{figure}\\includegraphics{../../escaped}\\caption{STM image B}\\end{figure}\n"
