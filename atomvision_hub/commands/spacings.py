@@ -148,8 +148,9 @@ def _report(found: Spacings, matches: Matches | None) -> list[str]:
     for zone in matches.zones if matches else ():
         planes = ", ".join(hkl_text(indices) if indices else "-" for indices in zone.indices)
         lines.append(
-            f"seen along [{hkl_text(zone.axis)}]: {planes}; measured/crystal {zone.scale:.4f}, "
-            f"residual {zone.residual:.1%}, score {zone.score:.2f}"
+            f"seen along [{hkl_text(zone.axis)}], score {zone.score:.2f}: {planes}; explains "
+            f"{sum(indices is not None for indices in zone.indices)} of {len(zone.indices)}, "
+            f"measured/crystal {zone.scale:.4f}, residual {zone.residual:.1%}"
         )
     if matches and not matches.zones:
         lines.append("no direction of view of this crystal explains the spacings and their angles together")
