@@ -46,8 +46,8 @@ def split_panels(image: Image.Image | npt.NDArray[Any], caption: str) -> Panels:
     The caption says how many panels there are. Cuts are made along the widest gutters first, until there are
     as many boxes as letters; letters go to boxes in reading order. Where the gutters do not give that number,
     or the caption names no letters, only boxes full of image (not of white, as plots are) are parted, without
-    letters; else the figure stays whole. A colour bar or an axis label goes with
-    the panel across the narrower gutter.
+    letters; else the figure stays whole. A colour bar or an axis label goes with the panel across the
+    narrower gutter.
 
     Parameters
     ----------
