@@ -101,6 +101,7 @@ class ArxivFigures(engine.DatasetBuilder):
     config_model = FiguresConfig
     group_column = "arxiv_id"
     group_name = "article"
+    libraries = ("beautifulsoup4", "lxml")
     card: ClassVar[engine.CardText] = engine.CardText(
         title="AtomVision arxiv_figures: microscopy figures from arXiv",
         licence="other",

@@ -50,6 +50,9 @@ class ExperimentalConfig(engine.BuilderConfig):
     max_frames: PositiveInt | None = Field(
         64, description="Frames of a stack that become rows, the first ones"
     )
+    operators: Literal["drop", "keep"] = Field(
+        "drop", description="Names of people that only the files tell, whom nobody asked"
+    )
     clip: float = Field(0.1, ge=0, lt=50, description="% of the pixels that the view clips at each end")
 
 
@@ -178,6 +181,7 @@ class ExperimentalTem(engine.DatasetBuilder):
     config_model = ExperimentalConfig
     group_column = "specimen"
     group_name = "specimen"
+    libraries = ("rosettasciio", "tifffile")
     card: ClassVar[engine.CardText] = engine.CardText(
         title="AtomVision experimental_tem: microscope images with their metadata",
         licence="other",
@@ -206,6 +210,8 @@ class ExperimentalTem(engine.DatasetBuilder):
         rows = []
         for image in images:
             metadata = described(image)
+            if config.operators == "drop":
+                metadata = without_operator(metadata)
             if _wanted(image, metadata, config):
                 view = to_view(image.data, config.clip)
                 name = identifier if len(images) == 1 else f"{identifier}@{image.index}"
@@ -258,6 +264,19 @@ def described(image: MicroscopeImage) -> Metadata:
     except MetadataError as problem:
         told = "; ".join(str(dataclasses.replace(one, file=Path(one.file.name))) for one in problem.problems)
         raise MicroscopyError(told, step="metadata") from None
+
+
+def without_operator(metadata: Metadata) -> Metadata:
+    """Return metadata without the name of an operator that a tag of the file gives: nobody asked this person.
+
+    What a person wrote beside the image stays.
+    """
+    field = "people.operator"
+    if not metadata.sources.get(field, "").startswith("file:"):
+        return metadata
+    values = {path: value for path, value in metadata.values().items() if path != field}
+    sources = {path: origin for path, origin in metadata.sources.items() if path != field}
+    return Metadata.of(values, sources, metadata.notes)
 
 
 def specimen_of(metadata: Metadata, place: Place) -> str:

@@ -166,5 +166,5 @@ def _identity(builder: DatasetBuilder, inputs: Inputs, plan: Plan, options: Buil
         "seed": options.seed,
         "split": plan.split_facts,
         "inputs": {"count": plan.count, "fingerprint": plan.fingerprint},
-        "environment": environment(),
+        "environment": environment(builder.libraries),
     }

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,14 +204,14 @@ def _portable(maker: ShardMaker) -> ShardContext:
         name: config.model_dump(mode="json") for name, config in maker.configs.items()
     }
     name = builder.name if ours else str(builder.script.resolve())
-    return ShardContext(name, portable, configs, maker.schemas, _versions())
+    return ShardContext(name, portable, configs, maker.schemas, _versions(builder.libraries))
 
 
-def _versions() -> dict[str, str]:
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
     """Return what must be equal on all machines; the processor's own BLAS kernel may differ."""
     from atomvision_hub.data.workspace import environment
 
-    return {name: version for name, version in environment().items() if name != "blas"}
+    return {name: version for name, version in environment(libraries).items() if name != "blas"}
 
 
 def _key(context: ShardContext, task: ShardTask) -> str:
@@ -237,13 +237,13 @@ def _make(context: ShardContext, task: ShardTask) -> ShardResult | str:
                     f"worker on {host} does not see {context.options.out}; "
                     "choose an --out on a file system that all workers share"
                 )
-            if (other := _versions()) != context.versions:
+            maker = _opened(context)
+            if (other := _versions(maker.builder.libraries)) != context.versions:
                 name = next(n for n, v in context.versions.items() if other.get(n) != v)
                 return (
                     f"worker on {host} has {name} {other.get(name)}, this machine {context.versions[name]}; "
                     "install the same versions everywhere, the bytes depend on them"
                 )
-            maker = _opened(context)
             return maker.make(task)
         except AtomVisionError as problem:
             return str(problem)

@@ -174,6 +174,7 @@ def _split_sizes(
 def _write_samples(
     builder: DatasetBuilder, manifest: Mapping[str, Any], files: Mapping[str, Any], folder: Path
 ) -> None:
+    from atomvision_hub.data.samples import SAMPLES as ENOUGH
     from atomvision_hub.data.samples import draw_samples, pick_rows
 
     name = first_config(manifest["configs"])
@@ -182,10 +183,13 @@ def _write_samples(
     if "image" not in record.model_fields:
         shutil.rmtree(folder / Path(SAMPLES).parent, ignore_errors=True)
         return
-    split = next(in_order(manifest["configs"][name]["splits"]))[0]
-    path = min(path for path in files if path.startswith(f"data/{name}/{split}-"))
+    splits = dict(in_order(manifest["configs"][name]["splits"]))
     label = builder.card.label_columns[0] if builder.card.label_columns else None
-    rows = pick_rows(folder / path, label)
+    rows: list[dict[str, Any]] = []
+    for path in (p for s in splits for p in sorted(files) if p.startswith(f"data/{name}/{s}-")):
+        rows += pick_rows(folder / path, label, ENOUGH - len(rows))
+        if len(rows) == ENOUGH:
+            break
     if not rows:  # links only
         shutil.rmtree(folder / Path(SAMPLES).parent, ignore_errors=True)
         return

@@ -167,6 +167,8 @@ class DatasetBuilder(ABC):
     group_column: ClassVar[str | None] = None
     #: What a group is, for the card.
     group_name: ClassVar[str] = "group"
+    #: Distributions that the rows depend on beside those of every dataset, see `workspace.environment`.
+    libraries: ClassVar[tuple[str, ...]] = ()
     #: What the card says about every dataset of this kind.
     card: ClassVar[CardText]
 

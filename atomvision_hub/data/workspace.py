@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,17 @@ IDENTITY = ("dataset", "schema_version", "limit", "tiny", "seed", "sources", "sp
 _LIBRARIES = ("ase", "atomvision-hub", "deflate", "numpy", "pillow", "pyarrow", "scipy", "spglib")
 
 
-def environment() -> dict[str, str]:
-    """Return what the bytes of a dataset depend on besides its inputs."""
+def environment(libraries: Iterable[str] = ()) -> dict[str, str]:
+    """Return what the bytes of a dataset depend on besides its inputs.
+
+    Parameters
+    ----------
+    libraries
+        Further distributions that the rows of a dataset depend on.
+    """
     from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-    facts = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    facts = {name: _version(name) for name in (*_LIBRARIES, *libraries)}
     facts["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     facts["machine"] = f"{platform.system()} {platform.machine()}"
     # Which kernels the BLAS chose for this processor: they order the additions.
@@ -49,6 +55,13 @@ def environment() -> dict[str, str]:
         )
     )
     return facts
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 class Workspace:

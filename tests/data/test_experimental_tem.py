@@ -271,3 +271,19 @@ def test_real_files(shared_data: Path, tmp_path: Path) -> None:
     assert (pattern["mode"], pattern["pixel_size"], pattern["calibrated"]) == ("diffraction", None, True)
     assert pattern["reciprocal_pixel_size"] == pytest.approx([0.01744329, 0.01744329])
     assert rows["Acquisition_18.emd"]["specimen"] == "STO laser cut"
+
+
+def test_names_that_only_a_file_tells_are_dropped() -> None:
+    """Nobody asked the operator; who writes a name beside an image wants it there."""
+    script: Any = load_builder("experimental_tem")
+    without_operator = script.without_operator
+    values = {"people.operator": "Jane Doe", "sample.formula": "Fe3O4"}
+    from_file = Metadata.of(
+        values, {"people.operator": "file: user.name", "sample.formula": "sidecar: a.yaml"}, ("odd",)
+    )
+    dropped = without_operator(from_file)
+    assert dropped.people.operator is None
+    assert dropped.sample.formula == "Fe3O4"
+    assert dropped.notes == ("odd",)
+    written = Metadata.of(values, dict.fromkeys(values, "sidecar: a.yaml"))
+    assert without_operator(written) is written
