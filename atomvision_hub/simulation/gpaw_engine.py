@@ -62,7 +62,7 @@ class StateDensity:
         One per bias and reference.
     facts
         Gap, Fermi level, moment, k-points and cutoff that were needed, `ringing` of each window (see
-        `stm_recipe.ringing`), versions: JSON values.
+        `stm_recipe.ringing`), seconds of processor time, versions: JSON values.
     """
 
     atoms: ase.Atoms
@@ -125,7 +125,7 @@ def state_density(
     layer = stm_recipe.calculated_cell(atoms, recipe)
     if len(layer) > recipe.max_atoms:
         raise CrystalError(f"{len(layer)} atoms, max_atoms allows {recipe.max_atoms}", step="dft")
-    started = time.perf_counter()
+    started = time.process_time()
     reach = max(abs(bias) for bias in biases) + 8 * recipe.broadening
     cutoff, length, bands = recipe.cutoff, recipe.k_length, recipe.empty_bands + len(layer)
     names = [(bias, reference) for reference in references for bias in biases]
@@ -163,7 +163,7 @@ def state_density(
         "k_points": [int(n) for n in ibz.bz.size_c[:2]],
         "k_irreducible": len(ibz),
         "bands": int(energies.shape[-1]),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(time.process_time() - started, 1),
         **recipe.parameters(),
         "cutoff": cutoff,
         "ringing": [round(share, 4) for share in ringing],
