@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 import resource
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -165,7 +166,7 @@ def record(out: Path, found: dict[str, Any]) -> None:
     kept = [entry for entry in results["materials"] if entry["name"] != found["name"]]
     results.update(
         materials=[*kept, found],
-        command="OMP_NUM_THREADS=1 python benchmarks/make_stm_library.py",
+        command=" ".join(["OMP_NUM_THREADS=1 python benchmarks/make_stm_library.py", *sys.argv[1:]]),
         recipe=Recipe().parameters(),
         machine=machine_facts(PACKAGES),
     )
