@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+from ase.data import atomic_numbers
+from ase.formula import Formula
 from PIL import Image
 from pydantic import Field
 
@@ -28,6 +30,7 @@ from atomvision_hub.literature.record import FigureRow
 from atomvision_hub.literature.rows import figure_rows
 from atomvision_hub.literature.sources import Articles, open_sources
 from atomvision_hub.records import Record
+from atomvision_hub.structures.formula import reduced_formula
 
 _PAPER = """@article{choudhary2023atomvision,
   title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
@@ -131,15 +134,14 @@ class ArxivFigures(engine.DatasetBuilder):
 
     def rows(self, inputs: ArticleInputs, identifier: str, config: FiguresConfig, seed: int) -> list[Record]:
         """Return the figures of one article."""
-        return list(
-            figure_rows(
-                inputs.fetcher,
-                inputs.found.articles[identifier],
-                relevant_only=config.relevant_only,
-                look_at_links=config.look_at_links,
-                scale_bars=config.scale_bars,
-            )
+        rows = figure_rows(
+            inputs.fetcher,
+            inputs.found.articles[identifier],
+            relevant_only=config.relevant_only,
+            look_at_links=config.look_at_links,
+            scale_bars=config.scale_bars,
         )
+        return [row.model_copy(update={"formulas": list(map(spelled, row.formulas))}) for row in rows]
 
     def caption(self, row: Mapping[str, Any]) -> str:
         """Return article, figure, modality and licence."""
@@ -151,6 +153,12 @@ class ArxivFigures(engine.DatasetBuilder):
         """Yield the rows whose image does not fit their rights, their checksum or their panels."""
         for row in table.to_pylist():
             yield from (f"row {row['id']}: {problem}" for problem in _problems(row))
+
+
+def spelled(formula: str) -> str:
+    """Return a formula as the datasets of crystals spell it, so that they can be joined."""
+    counts = Formula(formula).count()
+    return reduced_formula(atomic_numbers[symbol] for symbol, count in counts.items() for _ in range(count))
 
 
 def _problems(row: Mapping[str, Any]) -> Iterator[str]:

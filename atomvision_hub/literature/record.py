@@ -49,7 +49,12 @@ class FigureRow(Record):
     confidence: Annotated[float, Column("float32", "Estimated probability that `relevant` is right")]
     evidence: Annotated[Any, Column("string", "Phrases that decided about the modality", shape=(None,))]
     formulas: Annotated[
-        Any, Column("string", "Reduced formulas named in caption, title or abstract", shape=(None,))
+        Any,
+        Column(
+            "string",
+            "Reduced formulas named in caption, title or abstract, spelled as in the crystals' datasets",
+            shape=(None,),
+        ),
     ]
     elements: Annotated[Any, Column("string", "Elements in these formulas", shape=(None,))]
     image_url: Annotated[

@@ -316,3 +316,11 @@ print("ROWS", json.dumps(found))
         name: [row["width"], row["height"]] if row["image"] else None
         for name, row in rows_of(built.folder, "all").items()
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "spelled"), [("NB", "BN"), ("S2Mo", "MoS2"), ("La7Sr3Mn10O30", "Sr3La7Mn10O30"), ("C", "C")]
+)
+def test_formulas_are_spelled_as_those_of_crystals(written: str, spelled: str) -> None:
+    script: Any = load_builder("arxiv_figures")
+    assert script.spelled(written) == spelled
