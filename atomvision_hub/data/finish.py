@@ -187,7 +187,9 @@ def _write_samples(
     label = builder.card.label_columns[0] if builder.card.label_columns else None
     rows: list[dict[str, Any]] = []
     for path in (p for s in splits for p in sorted(files) if p.startswith(f"data/{name}/{s}-")):
-        rows += pick_rows(folder / path, label, ENOUGH - len(rows))
+        # A small shard holds one material or so: of several, the picture says more.
+        most = ENOUGH if files[path]["rows"] > ENOUGH else 2
+        rows += pick_rows(folder / path, label, min(most, ENOUGH - len(rows)))
         if len(rows) == ENOUGH:
             break
     if not rows:  # links only
