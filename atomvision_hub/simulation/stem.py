@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.errors import UsageError
+from atomvision_hub.simulation.arguments import finite, image_shape, pair, pixel_sizes
 from atomvision_hub.simulation.projection import Pose, Projection, points_in_view, pose, project
 from atomvision_hub.simulation.psf import RadialPSF, as_psf
 from atomvision_hub.simulation.render import render
@@ -19,8 +19,6 @@ from atomvision_hub.simulation.targets import ATOM_DTYPE, Table, disk_mask, over
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-_LARGEST = 16384
 
 
 @dataclass(frozen=True)
@@ -185,13 +183,11 @@ def simulate_stem(
     doi 10.1021/acs.jcim.2c01533. Background: E. J. Kirkland, Advanced Computing in Electron Microscopy,
     Springer 2010; incoherent imaging: S. J. Pennycook and D. E. Jesson, Phys. Rev. Lett. 64, 938 (1990).
     """
-    rows, columns = _shape(shape)
-    size = _pair("pixel_size", [pixel_size] * 2 if np.ndim(pixel_size) == 0 else pixel_size, "Å/px")
-    if min(size) <= 0:
-        raise UsageError(f"pixel_size must be positive, in Å/px, not {pixel_size!r}")
-    shift = _pair("shift", shift, "Å (x, y)")
+    rows, columns = image_shape(shape)
+    size = pixel_sizes(pixel_size)
+    shift = pair("shift", shift, "Å (x, y)")
     for name, value in (("rotation", rotation), ("z_exponent", z_exponent), ("mask_radius", mask_radius)):
-        if not _finite(value):
+        if not finite(value):
             raise UsageError(f"{name} must be a finite number, not {value!r}")
     if mask_radius <= 0:
         raise UsageError(f"mask_radius must be positive, in Å, not {mask_radius!r}")
@@ -215,25 +211,3 @@ def simulate_stem(
         _projection=crystal,
         _pose=place,
     )
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
-
-
-def _shape(shape: tuple[int, int]) -> tuple[int, int]:
-    if np.shape(shape) != (2,) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
-        raise UsageError(f"shape must be two positive whole numbers (rows, columns), not {shape!r}")
-    rows, columns = (int(n) for n in shape)
-    if max(rows, columns) > _LARGEST:
-        raise UsageError(
-            f"an image of {rows} x {columns} pixels would need {rows * columns * 4 / 2**30:.1f} GiB; "
-            f"at most {_LARGEST} a side, render it in parts with shift="
-        )
-    return rows, columns
-
-
-def _pair(name: str, value: Any, unit: str) -> tuple[float, float]:
-    if np.shape(value) != (2,) or not all(_finite(number) for number in value):
-        raise UsageError(f"{name} must be two finite numbers in {unit}, not {value!r}")
-    return float(value[0]), float(value[1])

@@ -9,11 +9,13 @@ from atomvision_hub.structures.layer import flat_layer
 from atomvision_hub.structures.prototype import prototype_label
 from atomvision_hub.structures.sources import SourceInfo, Structures, load_structures
 from atomvision_hub.structures.validity import check_crystal
+from atomvision_hub.structures.volumes import Volume, read_volume
 
 __all__ = [
     "LatticeClassification",
     "SourceInfo",
     "Structures",
+    "Volume",
     "check_crystal",
     "classify_lattice",
     "duplicates",
@@ -21,4 +23,5 @@ __all__ = [
     "load_structures",
     "material_columns",
     "prototype_label",
+    "read_volume",
 ]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy.ndimage import affine_transform
 
 from atomvision_hub.errors import UsageError
+from atomvision_hub.simulation.arguments import finite, image_shape, pair, pixel_sizes
 from atomvision_hub.simulation.projection import pose
-from atomvision_hub.simulation.stem import _finite, _pair, _shape
 from atomvision_hub.simulation.stm.density import BiasReference, LocalDensity
 from atomvision_hub.simulation.stm.surrogate import ENGINE, surrogate_density
 
@@ -183,17 +183,15 @@ def simulate_stm(
     J. Tersoff and D. R. Hamann, Phys. Rev. Lett. 50, 1998 (1983), doi 10.1103/PhysRevLett.50.1998, eq. 5;
     Phys. Rev. B 31, 805 (1985), doi 10.1103/PhysRevB.31.805.
     """
-    rows, columns = _shape(shape)
-    size = _pair("pixel_size", [pixel_size] * 2 if np.ndim(pixel_size) == 0 else pixel_size, "Å/px")
-    if min(size) <= 0:
-        raise UsageError(f"pixel_size must be positive, in Å/px, not {pixel_size!r}")
-    place = _pair("shift", shift, "Å (x, y)")
+    rows, columns = image_shape(shape)
+    size = pixel_sizes(pixel_size)
+    place = pair("shift", shift, "Å (x, y)")
     if mode not in get_args(Mode):
         raise UsageError(f"mode must be 'constant_height' or 'constant_current', not {mode!r}")
-    if isovalue is not None and (mode == "constant_height" or not (_finite(isovalue) and isovalue > 0)):
+    if isovalue is not None and (mode == "constant_height" or not (finite(isovalue) and isovalue > 0)):
         raise UsageError(f"isovalue is a positive density in e/Å^3 for constant_current, not {isovalue!r}")
     for name, value in (("rotation", rotation), ("height", height)):
-        if not _finite(value):
+        if not finite(value):
             raise UsageError(f"{name} must be a finite number, not {value!r}")
     engine = ENGINE if surrogate else engine
     density = _density(source, bias, engine, bias_reference, engine_options or {})
@@ -227,7 +225,7 @@ def _density(
     options: Mapping[str, Any],
 ) -> LocalDensity:
     """Return the density that is imaged."""
-    if bias is not None and not _finite(bias):
+    if bias is not None and not finite(bias):
         raise UsageError(f"bias must be a finite number of volts, not {bias!r}")
     if isinstance(source, LocalDensity):
         for name, asked, given in (
