@@ -53,6 +53,7 @@ def to_view(data: npt.NDArray[Any], clip: float = CLIP) -> View:
     low, high = (float(edge) for edge in np.percentile(sound, [clip, 100 - clip], method="nearest"))
     if low == high:  # a few bright pixels on an even ground: show them
         low, high = float(sound.min()), float(sound.max())
+    values[~finite] = low
     scaled = (values - low) * (255 / (high - low) if high > low else 0.0)
     grey = np.where(finite, np.clip(np.rint(scaled), 0, 255), 0).astype(np.uint8)
     outside = int(np.count_nonzero(~finite | (values < low) | (values > high)))
