@@ -21,6 +21,7 @@ from ase.formula import Formula
 from PIL import Image
 from pydantic import Field
 
+from atomvision_hub.cards.citations import ATOMVISION
 from atomvision_hub.data import build as engine
 from atomvision_hub.literature.fetch import Fetcher
 from atomvision_hub.literature.images import STATUSES
@@ -31,14 +32,6 @@ from atomvision_hub.literature.rows import figure_rows
 from atomvision_hub.literature.sources import Articles, open_sources
 from atomvision_hub.records import Record
 from atomvision_hub.structures.formula import reduced_formula
-
-_PAPER = """@article{choudhary2023atomvision,
-  title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
-  author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
-  journal = {Journal of Chemical Information and Modeling},
-  year    = {2023},
-  doi     = {10.1021/acs.jcim.2c01533}
-}"""
 
 
 class FiguresConfig(engine.BuilderConfig):
@@ -114,7 +107,7 @@ class ArxivFigures(engine.DatasetBuilder):
         template="dataset_arxiv_figures.md.j2",
         tags=("materials-science", "electron-microscopy", "stm", "stem", "tem", "arxiv", "figures"),
         task_categories=("image-classification", "image-to-text"),
-        bibtex=(_PAPER,),
+        bibtex=(ATOMVISION,),
         label_columns=("modality",),
         classes=MODALITIES,
         count_columns=("licence", "rights", "image_status", "origin"),

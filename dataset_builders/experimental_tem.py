@@ -24,6 +24,7 @@ from PIL import Image
 from pydantic import Field, PositiveInt
 
 from atomvision_hub._files import sha256_file
+from atomvision_hub.cards.citations import ATOMVISION
 from atomvision_hub.data import build as engine
 from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import UsageError
@@ -32,13 +33,6 @@ from atomvision_hub.microscopy.metadata import Metadata, MetadataError, complete
 from atomvision_hub.microscopy.record import ExperimentalRow, row_of
 from atomvision_hub.microscopy.view import decode_raw, encode_raw, to_view
 
-_PAPER = """@article{choudhary2023atomvision,
-  title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
-  author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
-  journal = {Journal of Chemical Information and Modeling},
-  year    = {2023},
-  doi     = {10.1021/acs.jcim.2c01533}
-}"""
 _SIDECARS = (".yaml", ".yml")
 
 
@@ -189,7 +183,7 @@ class ExperimentalTem(engine.DatasetBuilder):
         template="dataset_experimental_tem.md.j2",
         tags=("materials-science", "electron-microscopy", "tem", "stem", "stm", "experimental", "metadata"),
         task_categories=("image-classification",),
-        bibtex=(_PAPER,),
+        bibtex=(ATOMVISION,),
         count_columns=("mode", "calibrated", "formula", "instrument", "licence"),
     )
 

@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from atomvision_hub import simulate_stem
+from atomvision_hub.cards.citations import ATOMVISION
 from atomvision_hub.data import build as engine
 from atomvision_hub.data.crystals import Crystals, random_pose
 from atomvision_hub.data.png import encode_png
@@ -28,15 +29,6 @@ from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
 from atomvision_hub.simulation.record import AtomColumns, StemRow
 from atomvision_hub.structures import check_crystal, flat_layer, material_columns
 from atomvision_hub.structures.record import LATTICES, StructureRow
-
-_PAPER = """@article{choudhary2023atomvision,
-  title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
-  author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
-  journal = {Journal of Chemical Information and Modeling},
-  year    = {2023},
-  doi     = {10.1021/acs.jcim.2c01533}
-}"""
-
 
 _SIMULATION = ("shape", "pixel_size", "z_exponent", "psf", "sigma", "mask_radius")
 
@@ -81,7 +73,7 @@ class Stem2D(engine.DatasetBuilder):
         template="dataset_stem2d.md.j2",
         tags=("materials-science", "electron-microscopy", "stem", "2d-materials", "simulated"),
         task_categories=("image-classification", "image-segmentation"),
-        bibtex=(_PAPER,),
+        bibtex=(ATOMVISION,),
         label_columns=("lattice_projected", "lattice", "lattice_legacy"),
         classes=LATTICES,
         compare=(

@@ -23,6 +23,7 @@ from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from atomvision_hub._files import sha256_file
+from atomvision_hub.cards.citations import ATOMVISION, TERSOFF_HAMANN
 from atomvision_hub.data import build as engine
 from atomvision_hub.data.crystals import Crystals, random_pose
 from atomvision_hub.data.png import encode_png
@@ -38,24 +39,6 @@ from atomvision_hub.structures import check_crystal, flat_layer, material_column
 from atomvision_hub.structures.formula import reduced_formula
 from atomvision_hub.structures.volumes import read_volume
 
-_PAPERS = (
-    """@article{choudhary2023atomvision,
-  title   = {{AtomVision}: A Machine Vision Library for Atomistic Images},
-  author  = {Choudhary, Kamal and Gurunathan, Ramya and DeCost, Brian and Biacchi, Adam},
-  journal = {Journal of Chemical Information and Modeling},
-  year    = {2023},
-  doi     = {10.1021/acs.jcim.2c01533}
-}""",
-    """@article{tersoff1985theory,
-  title   = {Theory of the scanning tunneling microscope},
-  author  = {Tersoff, J. and Hamann, D. R.},
-  journal = {Physical Review B},
-  volume  = {31},
-  pages   = {805},
-  year    = {1985},
-  doi     = {10.1103/PhysRevB.31.805}
-}""",
-)
 #: A density that is nowhere above this (e/Å^3) holds no states, only the tails of the window's smooth edges.
 _NO_STATES = 1e-9
 _NOT_STATED = "not stated (files given by the user)"
@@ -217,7 +200,7 @@ class Stm2D(engine.DatasetBuilder):
         template="dataset_stm2d.md.j2",
         tags=("materials-science", "scanning-tunneling-microscopy", "stm", "2d-materials", "simulated"),
         task_categories=("image-classification",),
-        bibtex=_PAPERS,
+        bibtex=(ATOMVISION, TERSOFF_HAMANN),
         count_columns=("engine", "mode", "lattice"),
     )
 
