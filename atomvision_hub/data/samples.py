@@ -38,12 +38,15 @@ def pick_rows(path: Path, label: str | None, count: int = SAMPLES) -> list[dict[
                 turn.append((seen[value], value))
             order.sort(key=lambda index: turn[index])
         rows: list[dict[str, Any]] = []
+        opened: tuple[int, Any] | None = None
         starts = np.cumsum([0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
         for index in order:
             if len(rows) == count:
                 break
             group = int(np.searchsorted(starts, index, side="right")) - 1
-            row = file.read_row_group(group).slice(index - int(starts[group]), 1).to_pylist()[0]
+            if opened is None or opened[0] != group:  # one at a time: images are large
+                opened = group, file.read_row_group(group)
+            row = opened[1].slice(index - int(starts[group]), 1).to_pylist()[0]
             if row["image"] is not None:
                 rows.append(row)
     return rows
