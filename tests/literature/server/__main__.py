@@ -107,6 +107,11 @@ class Handler(BaseHTTPRequestHandler):
                 {"path": self.path, "time": time.time(), "agent": self.headers.get("User-Agent", "")}
             )
             fault = self.state.fault(self.path)
+        # Long enough to catch a second request beside this one. It ends before the answer goes out: the next
+        # request may come as soon as that is read, and this thread be told so late.
+        time.sleep(0.005)
+        with self.state.lock:
+            self.state.busy -= 1
         try:
             if fault is not None:
                 return self.fail(fault)
@@ -117,9 +122,6 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(*self.state.answer(path, query))
         except (BrokenPipeError, ConnectionResetError):
             return None
-        finally:
-            with self.state.lock:
-                self.state.busy -= 1
 
     def do_POST(self) -> None:
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"null")
