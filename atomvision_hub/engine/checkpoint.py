@@ -7,6 +7,7 @@ whole. Randomness needs no place here: what is random in an epoch follows from t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from atomvision_hub._files import atomic_path, write_json
 from atomvision_hub.errors import AtomVisionError
 
 _STATE = "state.json"
+_OPTIMIZER = "optimizer:"
 
 
 class Checkpoints:
@@ -40,64 +42,56 @@ class Checkpoints:
         self,
         epoch: int,
         progress: dict[str, Any],
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        averaged: torch.nn.Module | None,
-        best: torch.nn.Module | None,
+        modules: Mapping[str, torch.nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        best: Mapping[str, torch.nn.Module] | None,
     ) -> None:
-        """Write the state after `epoch`; `best` is the network to keep when it is the best so far."""
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        if averaged is not None:
-            tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
-        state = optimizer.state_dict()
-        numbers: dict[str, dict[str, Any]] = {}
-        for index, entries in state["state"].items():
-            for name, value in entries.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"optimizer.{index}.{name}"] = value
-                else:
-                    numbers.setdefault(str(index), {})[name] = value
+        """Write the state after `epoch`; `best` are the networks to keep when they are the best so far."""
+        tensors = _named(modules)
+        settings: dict[str, Any] = {}
+        for title, optimizer in optimizers.items():
+            state = optimizer.state_dict()
+            numbers: dict[str, dict[str, Any]] = {}
+            for index, entries in state["state"].items():
+                for name, value in entries.items():
+                    if isinstance(value, torch.Tensor):
+                        tensors[f"{_OPTIMIZER}{title}.{index}.{name}"] = value
+                    else:
+                        numbers.setdefault(str(index), {})[name] = value
+            settings[title] = {"param_groups": state["param_groups"], "numbers": numbers}
         last = f"last-{epoch:04d}.safetensors"
         _write(self.folder / last, tensors)
         kept = json.loads((self.folder / _STATE).read_text())["best"] if self.exists() else None
         if best is not None:
             kept = f"best-{epoch:04d}.safetensors"
-            _write(self.folder / kept, best.state_dict())
-        content = {
-            "epoch": epoch,
-            "progress": progress,
-            "last": last,
-            "best": kept,
-            "param_groups": state["param_groups"],
-            "optimizer_numbers": numbers,
-        }
+            _write(self.folder / kept, _named(best))
+        content = {"epoch": epoch, "progress": progress, "last": last, "best": kept, "optimizers": settings}
         write_json(self.folder / _STATE, content)
         for path in self.folder.glob("*.safetensors"):
             if path.name not in {last, kept}:
                 path.unlink()
 
     def load(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, averaged: torch.nn.Module | None
+        self, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
     ) -> tuple[int, dict[str, Any]]:
         """Restore the last state; return the finished epoch and the progress."""
         content = self._content()
-        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "averaged": {}, "optimizer": {}}
-        for name, value in self._tensors(content["last"]).items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        model.load_state_dict(parts["model"])
-        if averaged is not None:
-            averaged.load_state_dict(parts["averaged"])
-        state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in content["optimizer_numbers"].items()}
-        for name, value in parts["optimizer"].items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": content["param_groups"]})
+        tensors = self._tensors(content["last"])
+        _restore(modules, tensors)
+        for title, optimizer in optimizers.items():
+            settings = content["optimizers"][title]
+            state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in settings["numbers"].items()}
+            prefix = f"{_OPTIMIZER}{title}."
+            for name, value in tensors.items():
+                if name.startswith(prefix):
+                    index, _, key = name.removeprefix(prefix).partition(".")
+                    state.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": state, "param_groups": settings["param_groups"]})
         return int(content["epoch"]), content["progress"]
 
-    def load_best(self, model: torch.nn.Module) -> None:
-        """Put the best weights into `model`."""
-        model.load_state_dict(self._tensors(self._content()["best"]))
+    def load_best(self, modules: Mapping[str, torch.nn.Module]) -> None:
+        """Put the best weights into `modules`."""
+        _restore(modules, self._tensors(self._content()["best"]))
 
     def _content(self) -> dict[str, Any]:
         try:
@@ -116,6 +110,22 @@ class Checkpoints:
                 f"{self.folder / name} is damaged ({problem}); start again in another folder"
             ) from None
         return tensors
+
+
+def _named(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    return {
+        f"{title}.{name}": value
+        for title, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def _restore(modules: Mapping[str, torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
+    for title, module in modules.items():
+        prefix = f"{title}."
+        module.load_state_dict(
+            {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+        )
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -59,7 +59,7 @@ class Source:
     Parameters
     ----------
     classes
-        Names in the order of the labels.
+        Names in the order of the labels; empty where there are none, all labels are 0 then.
     facts
         What the card says about the data: path or id, revision, checksum, config, label.
     """
@@ -92,6 +92,16 @@ class Source:
         return {
             "pixel_size": [float(np.min(sizes)), float(np.max(sizes))],
             "field_of_view": [round(smallest_crop * min(views), 6), round(max(views), 6)],
+        }
+
+    def data_facts(self, calibration: dict[str, list[float]]) -> dict[str, Any]:
+        """Return what a card says about the data; `calibration` is that of the model."""
+        return {
+            **self.facts,
+            "splits": {name: len(rows) for name, rows in self.splits.items()},
+            "classes": list(self.classes),
+            "pixel_size": calibration.get("pixel_size"),
+            "field_of_view": calibration.get("field_of_view"),
         }
 
 
@@ -146,8 +156,8 @@ def _open_dataset(config: DataConfig) -> Source:
         )
     loaded = load_dataset(config.path, config.config, revision=config.revision)
     features = loaded["train"].features
-    feature = features.get(config.label)
-    if not isinstance(feature, datasets.ClassLabel):
+    feature = features.get(config.label) if config.label is not None else None
+    if config.label is not None and not isinstance(feature, datasets.ClassLabel):
         known = sorted(name for name, value in features.items() if isinstance(value, datasets.ClassLabel))
         raise UsageError(
             f"{config.path} has no class column {config.label!r}; it has: {', '.join(known) or 'none'}"
@@ -162,7 +172,11 @@ def _open_dataset(config: DataConfig) -> Source:
             raise UsageError(f"{config.path} has no {name} split; it has: {', '.join(loaded)}")
         table = loaded[name].cast_column("image", datasets.Image(decode=False))
         columns = {column: list(table[column]) for column in _KEPT if column in table.column_names}
-        labels = np.array(table[config.label], dtype=np.int64)
+        labels = (
+            np.zeros(len(table), np.int64)
+            if config.label is None
+            else np.array(table[config.label], dtype=np.int64)
+        )
         if len(labels) and labels.min() < 0:
             raise AtomVisionError(f"{config.path}, {name}: {int((labels < 0).sum())} rows have no label")
         splits[name] = Rows(_Encoded(table.select_columns("image")), labels, columns)
@@ -174,7 +188,7 @@ def _open_dataset(config: DataConfig) -> Source:
         "revision": config.revision,
         "manifest_sha256": sha256_file(manifest) if manifest.is_file() else None,
     }
-    return Source(splits, tuple(feature.names), facts)
+    return Source(splits, () if feature is None else tuple(feature.names), facts)
 
 
 class _Encoded:
@@ -199,7 +213,8 @@ def _public_name(path: str) -> str:
 def _open_folders(config: DataConfig, seed: int) -> Source:
     if config.train_dir is None or config.test_dir is None:
         raise UsageError("--train-dir and --test-dir belong together")
-    found = {folder: _class_files(folder) for folder in (config.train_dir, config.test_dir)}
+    listed = _class_files if config.label is not None else _all_files
+    found = {folder: listed(folder) for folder in (config.train_dir, config.test_dir)}
     files, test = found[config.train_dir], found[config.test_dir]
     classes = tuple(sorted(files))
     unknown = sorted(set(test) - set(classes))
@@ -209,9 +224,8 @@ def _open_folders(config: DataConfig, seed: int) -> Source:
     parts: dict[SplitName, list[tuple[Path, int]]] = {"train": [], "validation": [], "test": []}
     for label, name in enumerate(classes):
         if len(files[name]) < 2:
-            raise UsageError(
-                f"class {name} in {config.train_dir} has fewer than 2 images; validation needs one"
-            )
+            where = f"class {name} in {config.train_dir}" if name else f"{config.train_dir}"
+            raise UsageError(f"{where} has fewer than 2 images; validation needs one")
         held_out = max(1, round(config.validation_fraction * len(files[name])))
         order = generator.permutation(len(files[name]))
         for rank, index in enumerate(order):
@@ -230,11 +244,20 @@ def _open_folders(config: DataConfig, seed: int) -> Source:
     facts = {
         "dataset": f"{config.train_dir.resolve().name} + {config.test_dir.resolve().name}",
         "config": "folders",
-        "label": "folder name",
+        "label": "folder name" if config.label is not None else None,
         "revision": None,
         "manifest_sha256": digest.hexdigest(),
     }
-    return Source(splits, classes, facts)
+    return Source(splits, classes if config.label is not None else (), facts)
+
+
+def _all_files(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise UsageError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))})")
+    return {"": files}
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,27 @@ import numpy.typing as npt
 import torch
 
 from atomvision_hub import __version__
-from atomvision_hub.engine.config import ClassifierConfig
+from atomvision_hub.engine.config import Options, RunConfig
 from atomvision_hub.engine.data import Source
 from atomvision_hub.engine.metrics import ceiling, evaluate, macro_f1_interval, majority_baseline, proportion
 
-_VALIDATION = ("accuracy", "macro_f1", "validation_loss")
-_PACKAGES = ("accelerate", "datasets", "timm", "torch", "transformers")
+_PACKAGES = (
+    "accelerate",
+    "alignn",
+    "datasets",
+    "numpy",
+    "segmentation-models-pytorch",
+    "timm",
+    "torch",
+    "transformers",
+)
+#: Packages that only some tasks use.
+_TASK_PACKAGES = {
+    "alignn": ("alignn",),
+    "segmentation-models-pytorch": ("segmenter",),
+    "timm": ("classifier", "segmenter"),
+    "transformers": ("classifier",),
+}
 
 
 def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -48,6 +64,16 @@ def test_report(source: Source, predicted: npt.NDArray[np.int64]) -> dict[str, A
             part = evaluate(test.labels[new], predicted[new], source.classes)
             scores["new_prototypes"]["macro_f1"] = part["macro_f1"]
     return scores
+
+
+def in_words(test: dict[str, Any]) -> str:
+    """Return the scores of a `test_report` in one line."""
+    accuracy = test["accuracy"]
+    low, high = accuracy["interval"]
+    return (
+        f"accuracy {accuracy['value']:.3f} ({low:.3f} to {high:.3f}, n = {accuracy['n']}), "
+        f"macro-F1 {test['macro_f1']['value']:.3f}"
+    )
 
 
 def hardware(device: torch.device, processes: int) -> str:
@@ -80,41 +106,52 @@ def commit() -> str | None:
         return None
 
 
-def run_facts(
-    config: ClassifierConfig,
-    source: Source,
+def base_facts(
+    config: RunConfig,
+    data: dict[str, Any],
     *,
-    tiny: bool,
-    history: list[dict[str, Any]],
-    best_epoch: int,
-    test: dict[str, Any],
-    calibration: dict[str, list[float]],
+    task: str,
+    model_name: str,
     model: torch.nn.Module,
+    options: Options,
+    history: Sequence[dict[str, Any]],
+    best_epoch: int,
     hardware: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """Return the facts of a run, of which the card is rendered."""
-    return {
-        "task": "image-classification",
-        "model_name": f"{config.model.architecture}-{source.facts['label'].replace(' ', '-')}",
+    """Return what every run states; the task adds its scores.
+
+    Parameters
+    ----------
+    data
+        What the model learned from: `Source.data_facts`, or the same keys.
+    task, model_name
+        The Hub's ``pipeline_tag``, and what to call the model.
+    history, best_epoch
+        One entry an epoch; the one that validation chose.
+    seconds
+        Training time.
+    """
+    packages = {
+        name: importlib.metadata.version(name)
+        for name in _PACKAGES
+        if name not in _TASK_PACKAGES or config.task_name in _TASK_PACKAGES[name]
+    }
+    facts = {
+        "task": task,
+        "model_name": model_name,
         "version": __version__,
         "commit": commit(),
-        "data": {
-            **source.facts,
-            "splits": {name: len(rows) for name, rows in source.splits.items()},
-            "classes": list(source.classes),
-            "pixel_size": calibration.get("pixel_size"),
-            "field_of_view": calibration.get("field_of_view"),
-        },
+        "data": data,
         "config": config.model_dump(mode="json", exclude={"data"}),
         "parameters": sum(value.numel() for value in model.parameters()),
         "seed": config.training.seed,
-        "tiny": tiny,
+        "tiny": options.tiny,
         "best_epoch": best_epoch,
         "epochs": len(history),
-        "metrics": {"validation": {key: history[best_epoch - 1][key] for key in _VALIDATION}, "test": test},
         "hardware": hardware,
         "training_seconds": round(seconds, 1),
-        "environment": {name: importlib.metadata.version(name) for name in _PACKAGES}
-        | {"python": platform.python_version()},
+        "environment": packages | {"python": platform.python_version()},
     }
+    # The classifier's own facts have had no kind since before there were others.
+    return facts if getattr(model, "kind", None) is None else facts | {"kind": model.kind}

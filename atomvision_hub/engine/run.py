@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,7 +14,9 @@ from typing import Any
 
 import yaml
 
-from atomvision_hub.engine.config import ClassifierConfig, Options, save_config
+from atomvision_hub._files import write_json
+from atomvision_hub.cards.model import write_model_card
+from atomvision_hub.engine.config import Options, RunConfig, save_config
 from atomvision_hub.engine.launch import EXIT_CODE_FILE
 from atomvision_hub.errors import AtomVisionError, UsageError
 
@@ -29,7 +32,7 @@ class RunFolder:
         Whether this process writes.
     """
 
-    def __init__(self, config: ClassifierConfig, options: Options, main: bool) -> None:
+    def __init__(self, config: RunConfig, options: Options, main: bool) -> None:
         self.path, self.main = options.output_dir, main
         self.checkpoints = self.path / "checkpoints"
         self.started = time.perf_counter()
@@ -37,7 +40,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
-    def check(config: ClassifierConfig, options: Options) -> None:
+    def check(config: RunConfig, options: Options) -> None:
         """Refuse a folder that holds another run, before anything is touched.
 
         Raises
@@ -62,7 +65,7 @@ class RunFolder:
                         "resume with the same configuration, or choose another --output-dir"
                     )
 
-    def start(self, config: ClassifierConfig) -> None:
+    def start(self, config: RunConfig) -> None:
         """Write the configuration."""
         if self.main:
             save_config(config, self.path / "training_config.yaml")
@@ -88,7 +91,7 @@ class RunFolder:
         print(shown, flush=True)
 
     def save_model(self, model: Any) -> None:
-        """Write weights, preprocessing and label map of a transformers model."""
+        """Write weights and configuration of a model of ours or of transformers."""
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # one file, in an instant
@@ -96,14 +99,16 @@ class RunFolder:
         # safetensors writes for its owner alone; others may read a model, as they may its configuration.
         (self.path / "model.safetensors").chmod((self.path / "config.json").stat().st_mode & 0o777)
 
-    def say_result(self, test: dict[str, Any]) -> None:
-        """Say the scores on the test rows."""
-        accuracy, macro_f1 = test["accuracy"], test["macro_f1"]
-        low, high = accuracy["interval"]
-        print(
-            f"test: accuracy {accuracy['value']:.3f} ({low:.3f} to {high:.3f}, n = {accuracy['n']}), "
-            f"macro-F1 {macro_f1['value']:.3f}; the model is in {self.path}"
-        )
+    def finish(self, facts: dict[str, Any], options: Options, result: str) -> None:
+        """Write facts and card, remove the checkpoints, say the result, publish where that was asked."""
+        write_json(self.path / "facts.json", facts)
+        write_model_card(self.path)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        print(f"test: {result}; the model is in {self.path}", flush=True)
+        if options.push_to is not None and options.tag is not None:
+            from atomvision_hub.data.publish import push_model
+
+            print(push_model(self.path, options.push_to, tag=options.tag))
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -25,22 +25,24 @@ def test_state_comes_back(tmp_path: Path) -> None:
     averaged, _ = trained(1)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert not checkpoints.exists()
-    checkpoints.save(3, {"best_score": 0.5}, model, optimizer, averaged, model)
+    state, optimizers = {"model": model, "averaged": averaged}, {"model": optimizer}
+    checkpoints.save(3, {"best_score": 0.5}, state, optimizers, {"best": model})
     best = {name: value.clone() for name, value in model.state_dict().items()}
     model(torch.randn(8, 3)).square().sum().backward()
     optimizer.step()
-    checkpoints.save(4, {"best_score": 0.5}, model, optimizer, averaged, None)
+    checkpoints.save(4, {"best_score": 0.5}, state, optimizers, None)
 
     other, other_optimizer = trained(2)
     other_averaged, _ = trained(3)
-    assert checkpoints.load(other, other_optimizer, other_averaged) == (4, {"best_score": 0.5})
+    others = {"model": other, "averaged": other_averaged}
+    assert checkpoints.load(others, {"model": other_optimizer}) == (4, {"best_score": 0.5})
     for first, second in ((model, other), (averaged, other_averaged)):
         for name, value in first.state_dict().items():
             assert torch.equal(value, second.state_dict()[name])
     for (_, one), (_, two) in zip(optimizer.state.items(), other_optimizer.state.items(), strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
     assert other_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
-    checkpoints.load_best(other)
+    checkpoints.load_best({"best": other})
     assert all(torch.equal(other.state_dict()[name], best[name]) for name in best)
     names = sorted(path.name for path in checkpoints.folder.iterdir())
     assert names == ["best-0003.safetensors", "last-0004.safetensors", "state.json"]
@@ -49,11 +51,11 @@ def test_state_comes_back(tmp_path: Path) -> None:
 def test_damage_is_one_line(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, {}, model, optimizer, None, model)
+    checkpoints.save(1, {}, {"model": model}, {"model": optimizer}, {"best": model})
     last = tmp_path / "last-0001.safetensors"
     last.write_bytes(last.read_bytes()[:100])
     with pytest.raises(AtomVisionError, match=r"last-0001\.safetensors is damaged .*start again"):
-        checkpoints.load(model, optimizer, None)
+        checkpoints.load({"model": model}, {"model": optimizer})
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(AtomVisionError, match=r"state\.json is damaged"):
-        checkpoints.load(model, optimizer, None)
+        checkpoints.load({"model": model}, {"model": optimizer})

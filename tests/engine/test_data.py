@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from atomvision_hub.engine import data
-from atomvision_hub.engine.config import DataConfig
+from atomvision_hub.engine.config import DataConfig, LabelledData
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 PREPROCESSING = {
@@ -31,7 +31,7 @@ def make(root: Path, counts: dict[str, int], mode: str = "L") -> Path:
 
 
 def test_folders_are_split_stratified_and_seeded(tmp_path: Path) -> None:
-    config = DataConfig(
+    config = LabelledData(
         train_dir=make(tmp_path / "train", {"b": 20, "a": 10, "c": 2}),
         test_dir=make(tmp_path / "test", {"a": 3, "c": 1}),
         validation_fraction=0.2,
@@ -51,18 +51,18 @@ def test_folders_are_split_stratified_and_seeded(tmp_path: Path) -> None:
 def test_mistakes_name_the_remedy(tmp_path: Path) -> None:
     train, test = make(tmp_path / "train", {"a": 4, "b": 4}), make(tmp_path / "test", {"z": 1})
     with pytest.raises(UsageError, match=r"classes that .* lacks: z"):
-        data.open_source(DataConfig(train_dir=train, test_dir=test), seed=0)
+        data.open_source(LabelledData(train_dir=train, test_dir=test), seed=0)
     with pytest.raises(UsageError, match="belong together"):
-        data.open_source(DataConfig(train_dir=train), seed=0)
+        data.open_source(LabelledData(train_dir=train), seed=0)
     with pytest.raises(UsageError, match="there is no folder"):
-        data.open_source(DataConfig(train_dir=train, test_dir=tmp_path / "no"), seed=0)
+        data.open_source(LabelledData(train_dir=train, test_dir=tmp_path / "no"), seed=0)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="has no class folders with images"):
-        data.open_source(DataConfig(train_dir=train, test_dir=tmp_path / "empty"), seed=0)
+        data.open_source(LabelledData(train_dir=train, test_dir=tmp_path / "empty"), seed=0)
     with pytest.raises(UsageError, match=r"say which version: data\.revision=vX\.Y\.Z"):
-        data.open_source(DataConfig(path="atomvision/stem2d"), seed=0)
+        data.open_source(LabelledData(path="atomvision/stem2d"), seed=0)
     with pytest.raises(UsageError, match=r"no data: --set data\.path"):
-        data.open_source(DataConfig(), seed=0)
+        data.open_source(LabelledData(), seed=0)
 
 
 def test_large_splits_go_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +101,20 @@ def test_evaluation_sees_what_the_processor_sees(tmp_path: Path) -> None:
     processor = TimmWrapperImageProcessor(PREPROCESSING)
     expected = processor(Image.open(path).convert("RGB"))["pixel_values"]
     assert np.allclose((found / 255 - 0.5) / 0.5, expected[:, :1], atol=1e-6)
+
+
+def test_plain_folders_need_no_classes(tmp_path: Path) -> None:
+    config = DataConfig(
+        train_dir=make(tmp_path / "train", {"b": 6, "a/deep": 4}), test_dir=make(tmp_path / "test", {"": 3})
+    )
+    source = data.open_source(config, seed=1)
+    assert source.classes == ()
+    assert {name: len(rows) for name, rows in source.splits.items()} == {
+        "train": 9,
+        "validation": 1,
+        "test": 3,
+    }
+    assert not any(rows.labels.any() for rows in source.splits.values())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no images"):
+        data.open_source(config.model_copy(update={"test_dir": tmp_path / "empty"}), seed=1)
