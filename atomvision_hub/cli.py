@@ -72,6 +72,10 @@ class Task(StrEnum):
     """What can be trained."""
 
     classifier = "classifier"
+    segmenter = "segmenter"
+    alignn = "alignn"
+    srgan = "srgan"
+    autoencoder = "autoencoder"
 
 
 def say(text: str = "") -> None:

@@ -19,9 +19,9 @@ UPSTREAM: dict[str, set[str]] = {
     "analysis": {"structures"},
     "cards": set(),
     "data": {"structures", "simulation", "cards"},
-    "models": set(),
-    "engine": {"models", "data", "cards", "structures"},
-    "inference": {"models", "simulation", "structures"},
+    "models": {"analysis"},
+    "engine": {"models", "data", "cards", "analysis", "simulation", "structures"},
+    "inference": {"models", "analysis", "microscopy", "simulation", "structures"},
 }
 LEAVES = {"errors", "records", "_files", "__init__"}
 DOORS = {"cli", "commands", "demo"}
@@ -97,6 +97,8 @@ ENGINES = {
     "distributed": "data/dask_engine.py",
     "dask_jobqueue": "data/dask_engine.py",
     "pytesseract": "literature/scale_bar.py",
+    "pyxtal": "structures/",
+    "dgl": "models/dgl_bridge.py",
 }
 
 
@@ -120,7 +122,8 @@ def test_optional_engines_stay_behind_their_adapters(repository: Path) -> None:
     ],
 )
 def test_import_costs_no_torch(statement: str) -> None:
-    heavy = {"torch", "transformers", "timm", "jarvis", "matplotlib.pyplot", "gpaw", "rsciio", "dask", "bs4"}
+    heavy = {"torch", "transformers", "timm", "jarvis", "matplotlib.pyplot", "skimage", "networkx"}
+    heavy |= {"gpaw", "rsciio", "dask", "bs4", "sklearn"}
     code = f"import sys; {statement}; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 

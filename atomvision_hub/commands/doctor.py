@@ -23,6 +23,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         "DM3/DM4, EMD, SER, MRC and other instrument files",
     ),
     "dask": (("distributed", "dask_jobqueue"), (), "builds on a cluster"),
+    "synthetic": (("pyxtal",), (), "random crystals: --source synthetic:N"),
+    "dgl": (("dgl",), (), "atom graphs for DGL, Python 3.11"),
     "ocr": (("pytesseract",), ("tesseract",), "scale bars in published figures"),
     "tensorboard": (("tensorboard",), (), "training curves"),
     "trackio": (("trackio",), (), "training curves"),

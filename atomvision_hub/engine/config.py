@@ -30,7 +30,7 @@ class DataConfig(Section):
     Parameters
     ----------
     path, config, revision, label
-        Dataset folder or Hub id, its config, tag on the Hub, and the column with the class, where there is one.
+        Dataset folder or Hub id, its config, tag on the Hub, and the column with the class, if any.
     train_dir, test_dir, validation_fraction
         Folders of images, in class folders where the task has classes; validation is carved from the first,
         stratified and seeded.
