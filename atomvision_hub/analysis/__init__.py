@@ -1,6 +1,8 @@
-"""Image -> lattice: arrays in, typed results out; no files, no torch."""
+"""Image -> atoms -> graph -> lattice: arrays in, typed results out; no files, no torch."""
 
+from atomvision_hub.analysis.atoms import AtomTable, detect_atoms
 from atomvision_hub.analysis.errors import AnalysisError
+from atomvision_hub.analysis.graphs import AtomGraph, LineGraph, bond_angle_histogram, radius_graph
 from atomvision_hub.analysis.matching import Facet, Matches, Zone, match_spacings
 from atomvision_hub.analysis.phases import PHASES, known_phase
 from atomvision_hub.analysis.reflections import Reflection, reflections
@@ -9,14 +11,20 @@ from atomvision_hub.analysis.spacings import Spacing, Spacings, lattice_spacings
 __all__ = [
     "PHASES",
     "AnalysisError",
+    "AtomGraph",
+    "AtomTable",
     "Facet",
+    "LineGraph",
     "Matches",
     "Reflection",
     "Spacing",
     "Spacings",
     "Zone",
+    "bond_angle_histogram",
+    "detect_atoms",
     "known_phase",
     "lattice_spacings",
     "match_spacings",
+    "radius_graph",
     "reflections",
 ]
