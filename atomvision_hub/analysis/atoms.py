@@ -271,7 +271,7 @@ class _Fit:
     def _rest(
         self, along_rows: npt.NDArray[np.float32], along_columns: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        scaled = along_rows * self.height[:, None]
+        scaled = along_rows * np.asarray(self.height, np.float32)[:, None]
         rest: npt.NDArray[np.float32] = self.image - scaled.T @ along_columns - np.float32(self.background)
         return rest
 

@@ -105,7 +105,9 @@ class Source:
         }
 
 
-def open_source(config: DataConfig, *, seed: int, limit: int | None = None) -> Source:
+def open_source(
+    config: DataConfig, *, seed: int, limit: int | None = None, keep: Sequence[str] = ()
+) -> Source:
     """Open a dataset, or two folders of images.
 
     Parameters
@@ -116,6 +118,8 @@ def open_source(config: DataConfig, *, seed: int, limit: int | None = None) -> S
         Of the split of a training folder.
     limit
         Use at most so many rows of each split.
+    keep
+        More columns of a dataset that the task needs (``mask``, ``atoms``, ...); images stay encoded (bytes).
 
     Raises
     ------
@@ -125,7 +129,7 @@ def open_source(config: DataConfig, *, seed: int, limit: int | None = None) -> S
     if config.train_dir is not None or config.test_dir is not None:
         source = _open_folders(config, seed)
     elif config.path is not None:
-        source = _open_dataset(config)
+        source = _open_dataset(config, keep)
     else:
         raise UsageError("no data: --set data.path=FOLDER_OR_HUB_ID, or --train-dir DIR --test-dir DIR")
     if limit is not None:
@@ -146,7 +150,7 @@ def _take(values: Iterable[bytes | Path], limit: int) -> Iterator[bytes | Path]:
         yield value
 
 
-def _open_dataset(config: DataConfig) -> Source:
+def _open_dataset(config: DataConfig, keep: Sequence[str]) -> Source:
     import datasets
 
     assert config.path is not None
@@ -172,6 +176,15 @@ def _open_dataset(config: DataConfig) -> Source:
             raise UsageError(f"{config.path} has no {name} split; it has: {', '.join(loaded)}")
         table = loaded[name].cast_column("image", datasets.Image(decode=False))
         columns = {column: list(table[column]) for column in _KEPT if column in table.column_names}
+        for column in keep:
+            if column not in table.column_names:
+                known = ", ".join(table.column_names)
+                raise UsageError(f"{config.path} has no column {column!r}, which this task needs; it has: {known}")
+            if isinstance(table.features[column], datasets.Image):
+                encoded = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
+                columns[column] = [row[column]["bytes"] for row in encoded]
+            else:
+                columns[column] = list(table[column])
         labels = (
             np.zeros(len(table), np.int64)
             if config.label is None
