@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.exceptions import UndefinedError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from atomvision_hub._files import write_text
+from atomvision_hub.cards.facts import DataFacts, Facts, RunFacts
+from atomvision_hub.cards.network import NetworkFacts, render_network_card
+from atomvision_hub.cards.templating import environment
 from atomvision_hub.errors import AtomVisionError
 
-_TEMPLATES = Path(__file__).with_name("templates")
 
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Score(_Facts):
+class Score(Facts):
     """A score between 0 and 1 on n rows of `groups` materials, with its 95 % interval where there is one."""
 
     value: float | None
@@ -31,14 +26,14 @@ class Score(_Facts):
     groups: int | None = None
 
 
-class ClassScores(_Facts):
+class ClassScores(Facts):
     """Recall and precision of one class."""
 
     recall: Score
     precision: Score
 
 
-class TestFacts(_Facts):
+class TestFacts(Facts):
     """Scores on the test rows, which were looked at once."""
 
     accuracy: Score
@@ -46,53 +41,33 @@ class TestFacts(_Facts):
     majority_class: Score
     per_class: dict[str, ClassScores] = Field(min_length=2)
     confusion: tuple[tuple[int, ...], ...]
-    ceilings: dict[str, Score] = {}
-    new_prototypes: dict[str, Score] = {}
+    ceilings: dict[str, Score] = Field({})
+    new_prototypes: dict[str, Score] = Field({})
 
 
-class MetricFacts(_Facts):
+class MetricFacts(Facts):
     """Scores of the chosen epoch on the validation rows, and on the test rows."""
 
     validation: dict[str, float]
     test: TestFacts
 
 
-class DataFacts(_Facts):
-    """What the model learned from; `revision` or `manifest_sha256` pins it."""
+class LabelledFacts(DataFacts):
+    """Images with classes."""
 
-    dataset: str = Field(min_length=1)
-    config: str = Field(min_length=1)
     label: str = Field(min_length=1)
-    revision: str | None
-    manifest_sha256: str | None
-    splits: dict[str, int]
     classes: tuple[str, ...] = Field(min_length=2)
-    pixel_size: tuple[float, float] | None
-    field_of_view: tuple[float, float] | None = None
 
 
-class ModelFacts(_Facts):
+class ModelFacts(RunFacts):
     """Everything a classifier's card is made of."""
 
-    task: str
-    model_name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    commit: str | None
-    data: DataFacts
-    config: dict[str, dict[str, Any]]
-    parameters: int = Field(gt=0)
-    seed: int
-    tiny: bool
-    best_epoch: int = Field(ge=1)
-    epochs: int = Field(ge=1)
+    data: LabelledFacts
     metrics: MetricFacts
-    hardware: str = Field(min_length=1)
-    training_seconds: float
-    environment: dict[str, str] = Field(min_length=1)
 
 
-def read_facts(folder: Path) -> ModelFacts:
-    """Return the facts of a model folder.
+def read_facts(folder: Path) -> ModelFacts | NetworkFacts:
+    """Return the facts of a model folder; the ``kind`` in them tells which.
 
     Raises
     ------
@@ -101,7 +76,10 @@ def read_facts(folder: Path) -> ModelFacts:
     """
     path = folder / "facts.json"
     try:
-        facts = ModelFacts.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # A classifier's facts have no kind.
+        layout = NetworkFacts if isinstance(content, dict) and "kind" in content else ModelFacts
+        facts: ModelFacts | NetworkFacts = layout.model_validate(content)
     except FileNotFoundError:
         raise AtomVisionError(f"{folder} has no facts.json; only a finished run has a card") from None
     except ValidationError as problem:
@@ -117,12 +95,15 @@ def read_facts(folder: Path) -> ModelFacts:
     return facts
 
 
-def render_model_card(facts: ModelFacts) -> str:
+def render_model_card(facts: ModelFacts | NetworkFacts) -> str:
     """Return the card: YAML block with the scores as ``model-index``, then prose."""
+    return render_network_card(facts) if isinstance(facts, NetworkFacts) else _render_classifier(facts)
+
+
+def _render_classifier(facts: ModelFacts) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     data = facts.data
-    on_hub = "/" in data.dataset and " " not in data.dataset
     results = [
         EvalResult(
             task_type=facts.task,
@@ -147,30 +128,16 @@ def render_model_card(facts: ModelFacts) -> str:
         pipeline_tag="image-classification",
         library_name="transformers",
         license="mit",
-        datasets=[data.dataset] if on_hub else None,
+        datasets=[data.dataset] if data.on_hub else None,
         tags=["timm", "materials-science", "electron-microscopy", "stem", "bravais-lattice"],
     )
-    # Markdown for the Hub, which sanitises it; HTML escaping would spoil names.
-    environment = Environment(  # noqa: S701
-        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
-    environment.filters["score"] = _score
-    environment.filters["words"] = lambda name: name.replace("_", " ")
     try:
-        body = environment.get_template("model_classifier.md.j2").render(**dict(facts), **dict(facts.metrics))
+        body = (
+            environment().get_template("model_classifier.md.j2").render(**dict(facts), **dict(facts.metrics))
+        )
     except UndefinedError as problem:
         raise AtomVisionError(f"the card of {facts.model_name} lacks a fact: {problem}") from None
     return f"---\n{header.to_yaml().strip()}\n---\n\n{body.strip()}\n"
-
-
-def _score(score: Score) -> str:
-    if score.value is None:
-        return "– (no such rows)"
-    if score.interval is None:
-        return f"{100 * score.value:.1f} %"
-    low, high = score.interval
-    return f"{100 * score.value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def write_model_card(folder: Path) -> None:
