@@ -55,19 +55,20 @@ def share(batch_size: int, accelerator: Accelerator) -> slice:
 
 
 def batch_indices(
-    rows: int, config: LoopConfig, epoch: int, accelerator: Accelerator
+    rows: int, config: LoopConfig, epoch: int, accelerator: Accelerator, *, whole: bool = False
 ) -> Iterator[tuple[npt.NDArray[np.int64], torch.Generator]]:
     """Yield the rows of this process for every step of an epoch, and the epoch's source of randomness.
 
     Order and everything drawn from the generator follow from seed and epoch alone, so that an interrupted run
     repeats them and the number of processes does not matter: draw for all of ``config.batch_size`` rows, then
-    take this process's `share`.
+    take this process's `share`. With `whole` every process gets the rows of the whole batch, for noise that is
+    drawn on the device for all of them.
     """
     # Dropout and the like: another stream on each process.
     set_seed(config.seed * 100_003 + epoch * 101 + accelerator.process_index)
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     order = torch.randperm(rows, generator=generator).numpy()
-    mine = share(config.batch_size, accelerator)
+    mine = slice(None) if whole else share(config.batch_size, accelerator)
     for step in range(steps_per_epoch(rows, config)):
         # Fewer rows than a batch: they are repeated.
         batch = np.resize(order[step * config.batch_size :][: config.batch_size], config.batch_size)
