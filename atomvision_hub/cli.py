@@ -103,9 +103,9 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         "-s",
-        help="'reference' (embedded crystals), 'jarvis:dft_2d|c2db|twod_matpd|alex_pbe_2d_all', or any file "
-        "or folder of the dataset's kind (structures, volumes, instrument files). Repeat to join several; "
-        "duplicates are dropped.",
+        help="'reference' (embedded crystals), 'synthetic:N' (random ones), "
+        "'jarvis:dft_2d|c2db|twod_matpd|alex_pbe_2d_all', or any file or folder of the dataset's kind "
+        "(structures, volumes, instrument files). Repeat to join several; duplicates are dropped.",
     ),
 ]
 _ARTICLES = "arxiv_figures"

@@ -16,8 +16,8 @@ from atomvision_hub.errors import UsageError
 
 #: What `load_structures` understands, for messages.
 SOURCES_HELP = (
-    "use 'reference', 'jarvis:dft_2d', 'jarvis:c2db', 'jarvis:twod_matpd', 'jarvis:alex_pbe_2d_all', "
-    "or a file or folder of structures"
+    "use 'reference', 'synthetic:N', 'jarvis:dft_2d', 'jarvis:c2db', 'jarvis:twod_matpd', "
+    "'jarvis:alex_pbe_2d_all', or a file or folder of structures"
 )
 
 
@@ -150,9 +150,10 @@ def load_structures(
     Parameters
     ----------
     source
-        ``"reference"`` (monolayers that come with the package), ``"jarvis:dft_2d"``, ``"jarvis:c2db"``,
-        ``"jarvis:twod_matpd"``, ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a structure file, a
-        folder of them, or a list of these, which are joined.
+        ``"reference"`` (monolayers that come with the package), ``"synthetic:N"`` (N random crystals, options
+        as in ``"synthetic:500,seed=1,pseudo=0.5"``, see `SyntheticOptions`), ``"jarvis:dft_2d"``,
+        ``"jarvis:c2db"``, ``"jarvis:twod_matpd"``, ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a
+        structure file, a folder of them, or a list of these, which are joined.
     store_dir
         Folder where jarvis-tools keeps its downloads.
     limit
@@ -169,6 +170,8 @@ def load_structures(
         When a source is unknown or holds no structures.
     NetworkNeededError
         When a jarvis file is neither in `store_dir` nor to be had.
+    MissingExtraError
+        When PyXtal is not installed, which ``"synthetic:N"`` needs.
     """
     names = (source,) if isinstance(source, (str, os.PathLike)) else tuple(source)
     if not names:
@@ -201,7 +204,9 @@ def _open_source(name: str, store_dir: Path | None) -> Source:
 
         return JarvisSource(rest, store_dir)
     if kind == "synthetic" and not Path(name).exists():
-        raise UsageError(f"source {name!r} does not exist yet; {SOURCES_HELP}")
+        from atomvision_hub.structures.synthetic import SyntheticSource
+
+        return SyntheticSource(rest)
     if Path(name).exists():
         from atomvision_hub.structures.files import FileSource
 

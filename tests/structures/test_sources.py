@@ -122,7 +122,7 @@ def test_a_partly_occupied_crystal_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("synthetic:100", "source 'synthetic:100' does not exist yet; use 'reference'"),
+        ("synthetic:many", "source 'synthetic:many' is not understood; write synthetic:N or"),
         ("jarvis:qm9", "there is no source 'jarvis:qm9'; there are: jarvis:dft_2d"),
         ("no/such/file.cif", "unknown source 'no/such/file.cif': no such file or folder"),
         ([], "no source given"),
