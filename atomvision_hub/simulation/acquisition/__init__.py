@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 from atomvision_hub.simulation.acquisition.model import (
-    PRESETS,
     Acquired,
     Acquisition,
     RecordedFrame,
     acquire,
+    from_record,
     record_stem,
 )
+from atomvision_hub.simulation.acquisition.presets import PRESETS
 from atomvision_hub.simulation.acquisition.probe import probe_intensity, wavelength
 from atomvision_hub.simulation.acquisition.steps import (
     STEPS,
@@ -53,6 +54,7 @@ __all__ = [
     "Tilt",
     "Vibration",
     "acquire",
+    "from_record",
     "probe_intensity",
     "record_stem",
     "wavelength",

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.simulation.acquisition.steps import (
-    STEPS,
-    Detector,
-    Digitise,
-    Dose,
-    Drift,
-    Frame,
-    LineJitter,
-    Scan,
-    SourceSize,
-    Step,
-    Tilt,
-)
+from atomvision_hub.simulation.acquisition.presets import PRESETS
+from atomvision_hub.simulation.acquisition.steps import STEPS, Frame, Scan, Step, Tilt
 from atomvision_hub.simulation.arguments import image_shape, pixel_sizes
+from atomvision_hub.simulation.projection import rotation_matrix
 from atomvision_hub.simulation.stem import StemFrame, simulate_stem
 from atomvision_hub.simulation.targets import Table, disk_mask
 
@@ -33,6 +25,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 Array = npt.NDArray[np.float64]
+#: Pixels beyond which an interpolating cubic spline has forgotten its edge (0.27 a pixel).
+_SPLINE = 6
 
 
 @dataclass(frozen=True)
@@ -52,19 +46,6 @@ class Acquisition:
 
     steps: tuple[Step, ...] = ()
 
-    PRESETS: ClassVar[dict[str, tuple[Step, ...]]] = {
-        "ideal": (),
-        "good": (Dose(electrons=5000.0),),
-        "typical": (
-            SourceSize(fwhm=0.8),
-            Drift(fraction=0.01),
-            LineJitter(rms=0.1),
-            Dose(electrons=500.0),
-            Digitise(bits=8),
-        ),
-        "poor": (Dose(electrons=50.0),),
-    }
-
     def __post_init__(self) -> None:
         names = [step.name for step in self.steps]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -74,9 +55,14 @@ class Acquisition:
     @classmethod
     def preset(cls, name: str) -> Acquisition:
         """Return a preset: ``ideal``, or by detected electrons ``good``, ``typical``, ``poor``."""
-        if name not in cls.PRESETS:
-            raise UsageError(f"there is no preset {name!r}; there are: {', '.join(cls.PRESETS)}")
-        return cls(cls.PRESETS[name])
+        if name not in PRESETS:
+            raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return cls(PRESETS[name])
+
+    @classmethod
+    def of(cls, given: Acquisition | str) -> Acquisition:
+        """Return an acquisition as it is, or the preset of a name."""
+        return cls.preset(given) if isinstance(given, str) else given
 
     def with_steps(self, *steps: Step) -> Acquisition:
         """Return an acquisition with these steps added, each in the place of one of its kind."""
@@ -87,9 +73,9 @@ class Acquisition:
         """Return an acquisition without the steps of these names; the others draw the same numbers."""
         return Acquisition(tuple(step for step in self.steps if step.name not in names))
 
-    def step(self, name: str) -> Step:
-        """Return the step of a name, with its default (mostly without effect) where there is none."""
-        return next((step for step in self.steps if step.name == name), STEPS[name]())
+    def step(self, name: str) -> Step | None:
+        """Return the step of a name, or None where there is none."""
+        return next((step for step in self.steps if step.name == name), None)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the steps as JSON values."""
@@ -106,15 +92,17 @@ class Acquisition:
         """
         steps = []
         for entry in content:
+            if not isinstance(entry, Mapping) or str(entry.get("step")) not in STEPS:
+                named = entry.get("step") if isinstance(entry, Mapping) else entry
+                raise UsageError(f"there is no step {named!r}; there are: {', '.join(STEPS)}")
             values = dict(entry)
-            kind = STEPS.get(str(values.pop("step", None)))
-            if kind is None or kind is Scan:
-                known = ", ".join(name for name, one in STEPS.items() if one is not Scan)
-                raise UsageError(f"there is no step {entry.get('step')!r}; there are: {known}")
-            known_values = {one.name for one in fields(kind)}
-            if unknown := sorted(set(values) - known_values):
-                raise UsageError(f"step {kind.name} has no {unknown[0]}; it has: {', '.join(known_values)}")
-            steps.append(kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}))
+            kind = STEPS[str(values.pop("step"))]
+            known = [one.name for one in fields(kind)]
+            if unknown := sorted(set(values) - set(known)):
+                raise UsageError(f"step {kind.name} has no {unknown[0]}; it has: {', '.join(known)}")
+            if kind.name == "dose" and not values:
+                raise UsageError("step dose needs electrons, detected per Å²")
+            steps.append(kind(**values))
         return cls(tuple(steps))
 
     def reach(self, field_of_view: tuple[float, float]) -> float:
@@ -122,7 +110,20 @@ class Acquisition:
         return sum(step.reach(field_of_view) for step in self.steps)
 
 
-PRESETS = tuple(Acquisition.PRESETS)
+def from_record(text: str) -> tuple[Acquisition, int]:
+    """Return acquisition and seed of a row's column ``acquisition``, arguments of `record_stem`.
+
+    Raises
+    ------
+    UsageError
+        When the text is not what `Acquired.parameters` gives, as JSON.
+    """
+    try:
+        content = json.loads(text)
+        steps, seed = content["steps"], int(content["seed"])
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"an acquisition is JSON with steps and seed, not {text[:40]!r}") from None
+    return Acquisition.from_dict(steps), seed
 
 
 @dataclass(frozen=True)
@@ -150,26 +151,46 @@ class Acquired:
     displacement: Array | None
     notes: dict[str, float]
 
-    def move(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
+    def move(self, x: npt.ArrayLike, y: npt.ArrayLike, width: float = 0.0) -> tuple[Array, Array]:
         """Return where points (px) of the ideal image lie in the recorded one.
 
-        The beam stood at ``p + D(p)`` when pixel p was recorded, so a point q shows up where ``p + D(p) = q``;
-        found by fixed-point iteration, to a thousandth of a pixel for what scanning does.
+        The beam stood at ``p + D(p)`` when pixel p was recorded, so a point q shows up where
+        ``p + D(p) = q``; found by fixed-point iteration, which converges as long as the beam runs forwards.
+
+        Parameters
+        ----------
+        x, y
+            Column and row coordinates.
+        width
+            Standard deviation, Å, of a spot around the point. A spot covers several scan lines, each with an
+            offset of its own; its centre is their mean, weighted by what each line shows of the spot.
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
         if self.displacement is None:
             return x.copy(), y.copy()
-        rows, columns = self.image.shape
-        found_x, found_y = x.copy(), y.copy()
-        for _ in range(12):
-            row, column = np.clip(found_y, 0, rows - 1), np.clip(found_x, 0, columns - 1)
-            top, left = np.minimum(row.astype(int), rows - 2), np.minimum(column.astype(int), columns - 2)
-            v, u = (row - top)[..., None], (column - left)[..., None]
-            field = self.displacement
-            there = (1 - v) * ((1 - u) * field[top, left] + u * field[top, left + 1])
-            there += v * ((1 - u) * field[top + 1, left] + u * field[top + 1, left + 1])
-            found_x = x - there[..., 0] / self.pixel_size[1]
-            found_y = y - there[..., 1] / self.pixel_size[0]
+        field = self.displacement
+        if width:
+            sigma = width / self.pixel_size[0]
+            reach = min(int(np.ceil(4 * sigma)), len(field) - 1)
+            # Extended point-symmetrically at the ends, so that a steady drift stays as it is.
+            long = np.pad(field, [(reach, reach), (0, 0), (0, 0)], mode="reflect", reflect_type="odd")
+            field = ndimage.gaussian_filter1d(long, sigma, axis=0, radius=reach)[reach : len(long) - reach]
+        found_x, found_y = x, y
+        for _ in range(60):
+            place = np.stack([found_y, found_x])
+            dx, dy = (
+                ndimage.map_coordinates(field[..., axis], place, order=1, mode="nearest") for axis in (0, 1)
+            )
+            before, found_x, found_y = (
+                (found_x, found_y),
+                x - dx / self.pixel_size[1],
+                y - dy / self.pixel_size[0],
+            )
+            change = max(
+                np.abs(found_x - before[0]).max(initial=0), np.abs(found_y - before[1]).max(initial=0)
+            )
+            if change < 1e-6:
+                break
         return found_x, found_y
 
     def parameters(self) -> dict[str, Any]:
@@ -184,13 +205,22 @@ class RecordedFrame:
     Attributes
     ----------
     ideal
-        The frame without any effect, same pose and view.
+        The frame without any effect but the tilt, same pose and view.
     recorded
         The image with what made it.
+    wide
+        The ideal frame with a margin at all sides, from which things drift into the view.
+    margin
+        Its width, pixels (rows, columns).
+    heights
+        Of a tilted layer, cluster or wire: z by the index of the atom before the tilt, Å.
     """
 
     ideal: StemFrame
     recorded: Acquired
+    wide: StemFrame
+    margin: tuple[int, int]
+    heights: Array | None = None
 
     @property
     def image(self) -> npt.NDArray[np.float32]:
@@ -199,23 +229,44 @@ class RecordedFrame:
 
     @cached_property
     def atoms(self) -> Table:
-        """Table of the atoms as `StemFrame.atoms`, at the places where the recorded image shows them."""
-        table = self.ideal.atoms.copy()
-        table["x"], table["y"] = self.recorded.move(table["x"], table["y"])
-        rows, columns = self.image.shape
-        x, y = table["x"], table["y"]
+        """Table of the atoms as `StemFrame.atoms`, at the places where the recorded image shows them.
+
+        Under jitter an atom's place is the mean over the scan lines that show it, see `Acquired.move`, for a
+        spot as wide as the mask's radius. Of a tilted layer `z` is the height before the tilt.
+        """
+        moved = self.recorded.displacement is not None
+        table = (self.wide if moved else self.ideal).atoms.copy()
+        if self.heights is not None:
+            table["z"] = self.heights[table["index"]]
+        return self._moved(table) if moved else table
+
+    def _moved(self, table: Table) -> Table:
+        x, y = table["x"].astype(float) - self.margin[1], table["y"].astype(float) - self.margin[0]
+        table["x"], table["y"] = self.recorded.move(x, y, self.ideal.mask_radius)
+        (rows, columns), (dy, dx) = self.image.shape, self.ideal.pixel_size
+        x, y, radius = table["x"], table["y"], self.ideal.mask_radius
         table["visible"] = (x >= -0.5) & (x < columns - 0.5) & (y >= -0.5) & (y < rows - 0.5)
+        across, down = 0.5 + radius / dx, 0.5 + radius / dy
+        near = (x >= -across) & (x < columns - 1 + across) & (y >= -down) & (y < rows - 1 + down)
+        table = np.compress(near, table)
+        # Columns are numbered in the order of their first atoms, as before.
+        _, first, which = np.unique(table["column"], return_index=True, return_inverse=True)
+        table["column"] = np.argsort(np.argsort(first))[which]
         return table
 
     @cached_property
     def mask(self) -> npt.NDArray[np.bool_]:
         """Whether a pixel's centre is within the mask radius of an atom, bool [row, column]."""
+        if self.recorded.displacement is None:
+            return self.ideal.mask
+        rows, columns = self.image.shape
         table, frame = self.atoms, self.ideal
-        return disk_mask(table["x"], table["y"], frame.image.shape, frame.pixel_size, frame.mask_radius)
+        return disk_mask(table["x"], table["y"], (rows, columns), frame.pixel_size, frame.mask_radius)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of the ideal image and, as ``acquisition``, those of the recording."""
-        return self.ideal.parameters() | {"acquisition": self.recorded.parameters()}
+        """Return the columns of a `RecordedStemRow` that say how the image was made, by name."""
+        told = json.dumps(self.recorded.parameters(), allow_nan=False)
+        return self.ideal.parameters() | {"acquisition": told}
 
 
 def acquire(
@@ -248,7 +299,7 @@ def acquire(
     UsageError
         When the image is no finite two-dimensional array, or a step cannot act on it.
     """
-    chosen = Acquisition.preset(acquisition) if isinstance(acquisition, str) else acquisition
+    chosen = Acquisition.of(acquisition)
     values = np.asarray(image, dtype=np.float64)
     if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
         raise UsageError(f"an image to record is a finite array [row, column], not {values.shape}")
@@ -271,7 +322,7 @@ def record_stem(
     *,
     seed: int,
     shape: tuple[int, int] = (256, 256),
-    pixel_size: float | tuple[float, float] = 0.1,
+    pixel_size: float | Sequence[float] | npt.NDArray[np.float64] = 0.1,
     **options: Any,
 ) -> RecordedFrame:
     """Simulate a STEM image of a crystal and record it.
@@ -279,56 +330,62 @@ def record_stem(
     Parameters
     ----------
     crystal
-        As of `simulate_stem`; a tilt turns it in space first, about its projected middle.
+        As of `simulate_stem`; a tilt turns it in space first, about the middle of its height.
     acquisition, seed
         As of `acquire`.
     shape, pixel_size, options
         Arguments of `simulate_stem`.
     """
-    chosen = Acquisition.preset(acquisition) if isinstance(acquisition, str) else acquisition
+    chosen = Acquisition.of(acquisition)
     rows, columns = image_shape(shape)
     sizes = pixel_sizes(pixel_size)
-    tilt = chosen.step("tilt")
-    assert isinstance(tilt, Tilt)
-    if any(tilt.angles):
-        crystal = tilted(crystal, tilt.angles)
-    ideal = simulate_stem(crystal, shape=(rows, columns), pixel_size=sizes, **options)
-    reach = chosen.reach((rows * sizes[0], columns * sizes[1]))
-    margin = (int(np.ceil(reach / sizes[0])), int(np.ceil(reach / sizes[1])))
-    wide = ideal.image
-    if any(margin):
+    tilt, heights = chosen.step("tilt"), None
+    if isinstance(tilt, Tilt) and any(tilt.angles):
+        # A slab is cut anew after the tilt; of everything else an atom's height is known by its index.
+        heights = crystal.get_positions()[:, 2] if options.get("thickness") is None else None
+        crystal = tilted(
+            crystal, tilt.angles, rotation=options.get("rotation", 0.0), center=options.get("center")
+        )
+    frame = wide = simulate_stem(crystal, shape=(rows, columns), pixel_size=sizes, **options)
+    reach, margin = chosen.reach((rows * sizes[0], columns * sizes[1])), (0, 0)
+    if reach:
+        margin = (int(np.ceil(reach / sizes[0])) + _SPLINE, int(np.ceil(reach / sizes[1])) + _SPLINE)
         # The centre stays where it is, so the middle of the wide image is the ideal one.
         larger = (rows + 2 * margin[0], columns + 2 * margin[1])
-        wide = simulate_stem(crystal, shape=larger, pixel_size=sizes, **options).image
-    recorded = acquire(wide, sizes, chosen.without("tilt"), seed=seed, margin=margin)
-    return RecordedFrame(ideal, replace(recorded, acquisition=chosen))
+        wide = simulate_stem(crystal, shape=larger, pixel_size=sizes, **options)
+    recorded = acquire(wide.image, sizes, chosen.without("tilt"), seed=seed, margin=margin)
+    return RecordedFrame(frame, replace(recorded, acquisition=chosen), wide, margin, heights)
 
 
-def tilted(crystal: Atoms, angles: tuple[float, float]) -> Atoms:
-    """Return a crystal seen along a direction that is off z by `angles` (degrees about x, then y).
+def tilted(
+    crystal: Atoms,
+    angles: tuple[float, float],
+    *,
+    rotation: float = 0.0,
+    center: tuple[float, float] | None = None,
+) -> Atoms:
+    """Return a crystal turned in space by `angles` (degrees) about the x, then the y axis of the image.
 
-    A layer stays a layer: its lattice vectors are foreshortened and its atoms move by height times the
-    tangent, which is what the beam's projection shows (exact for a parallel projection).
+    The middle of its height stays where it is, at the point `center` (x, y) that the image shows in its
+    centre. For a parallel projection this is exact: lattice vectors foreshorten, atoms move by their height
+    times the sine.
+
+    Parameters
+    ----------
+    rotation
+        Turn of the crystal within the image, degrees, which `simulate_stem` makes afterwards.
     """
-    a, b = np.radians(angles)
-    if not (abs(angles[0]) < 80 and abs(angles[1]) < 80):
+    if not max(abs(angle) for angle in angles) < 80:
         raise UsageError(f"a tilt of {angles} degrees leaves no top view; stay below 80")
+    a, b = np.radians(angles)
     turn_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     turn_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    turn = turn_y @ turn_x
+    within = np.eye(3)
+    within[:2, :2] = rotation_matrix(rotation)
+    turn = within.T @ turn_y @ turn_x @ within
+    positions = crystal.get_positions()
+    pivot = np.array([*(center or (0.0, 0.0)), (positions[:, 2].min() + positions[:, 2].max()) / 2])
     turned = crystal.copy()
     turned.set_cell(np.asarray(crystal.cell) @ turn.T, scale_atoms=False)
-    turned.set_positions(crystal.get_positions() @ turn.T)
+    turned.set_positions((positions - pivot) @ turn.T + pivot)
     return turned
-
-
-__all__ = [
-    "PRESETS",
-    "Acquired",
-    "Acquisition",
-    "Detector",
-    "RecordedFrame",
-    "acquire",
-    "record_stem",
-    "tilted",
-]

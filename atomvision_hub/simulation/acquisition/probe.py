@@ -9,7 +9,9 @@ from atomvision_hub.errors import UsageError
 
 
 def wavelength(voltage: float) -> float:
-    """Return the relativistic wavelength of electrons in Å (Kirkland 2010, eq. 2.5).
+    """Return the relativistic wavelength of electrons in Å.
+
+    ``h c / sqrt(V (2 m c² + V))`` with h c = 12.3984 keV Å and m c² = 510.999 keV (CODATA 2018).
 
     Parameters
     ----------
@@ -18,7 +20,7 @@ def wavelength(voltage: float) -> float:
     """
     if not voltage > 0:
         raise UsageError(f"the voltage must be positive, in kV, not {voltage!r}")
-    return float(12.3986 / np.sqrt((2 * 510.99906 + voltage) * voltage))
+    return float(12.398419843 / np.sqrt((2 * 510.99895 + voltage) * voltage))
 
 
 def probe_intensity(
@@ -38,7 +40,8 @@ def probe_intensity(
 
         chi = pi lambda k² (C1 + A1 cos 2(phi - phi_A)) + pi/2 C3 lambda³ k⁴
 
-    (Kirkland 2010, eqs. 2.10, 2.22 and 5.47; signs as there with C1 = -defocus written as C1).
+    as in E. J. Kirkland, Advanced Computing in Electron Microscopy, Springer 2010, chapters 2 and 3, who
+    writes -defocus for C1: a positive C1 is overfocus. Without aberrations it is the Airy pattern.
 
     Parameters
     ----------
@@ -61,11 +64,11 @@ def probe_intensity(
     # The intensity holds frequencies up to twice the aperture.
     if 2 * largest > 0.5 / max(pixel_size):
         raise UsageError(
-            f"a probe of {semi_angle:g} mrad at {voltage:g} kV needs pixels of {0.25 / largest:.3g} Å or finer, "
-            f"not {max(pixel_size):g}"
+            f"a probe of {semi_angle:g} mrad at {voltage:g} kV needs pixels of {0.25 / largest:.3g} Å "
+            f"or finer, not {max(pixel_size):g}"
         )
     ky, kx = (np.fft.fftfreq(n, step) for n, step in zip(shape, pixel_size, strict=True))
-    k2 = ky[:, None] ** 2 + kx[None, :] ** 2
+    k2 = np.asarray(ky[:, None] ** 2 + kx[None, :] ** 2)
     angle = np.arctan2(ky[:, None], kx[None, :]) - np.radians(astigmatism_angle)
     chi = np.pi * length * k2 * (defocus + astigmatism * np.cos(2 * angle))
     chi += 0.5 * np.pi * (1e7 * spherical) * length**3 * k2**2

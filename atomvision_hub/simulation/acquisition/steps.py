@@ -1,24 +1,31 @@
 """Effects of a microscope on an image, each a small step with its physical parameters and units.
 
-A step takes a `Frame` and a source of randomness and returns the frame that it leaves. Steps whose parameters
-are zero return the frame they were given, so that an acquisition without effects is the ideal image to the bit.
+A step takes a `Frame` and a source of randomness and returns the frame that it leaves. Steps whose strength
+is zero return the frame they were given, so that an acquisition without effects is the ideal image to the
+bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.simulation.acquisition.probe import probe_intensity
+from atomvision_hub.simulation.acquisition.probe import probe_intensity, wavelength
 from atomvision_hub.simulation.arguments import finite
 
 Array = npt.NDArray[np.float64]
-_TO_SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))  # of a Gaussian: from full width at half maximum
+#: Standard deviation of a Gaussian of full width at half maximum 1.
+FWHM_TO_SIGMA = float(1 / (2 * np.sqrt(2 * np.log(2))))
+#: Plane waves that make up a film of contamination.
+FILM_WAVES = 256
+#: More electrons a pixel than this are no counting statistics any more, and none that can be drawn.
+_MOST_ELECTRONS = 1e15
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Frame:
     displacement
         Where the beam stands instead of on the pixel, Å (x, y) [row, column, 2]; None before any distortion.
     notes
-        Values that a step chose and that are needed to understand the image, such as the scale of grey levels.
+        Values that a step chose and that are needed to understand the image, such as the scale of levels.
     """
 
     image: Array
@@ -50,6 +57,12 @@ class Frame:
         """The part that is recorded."""
         rows, columns = self.image.shape
         return slice(self.margin[0], rows - self.margin[0]), slice(self.margin[1], columns - self.margin[1])
+
+    @property
+    def field_of_view(self) -> tuple[float, float]:
+        """Å along (rows, columns) of the part that is recorded."""
+        rows, columns = self.image[self.inner].shape
+        return rows * self.pixel_size[0], columns * self.pixel_size[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +82,19 @@ class Step:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            values = np.atleast_1d(getattr(self, one.name))
-            if not all(finite(value.item()) for value in values):
-                raise UsageError(f"{self.name}: {one.name} must be finite, not {getattr(self, one.name)!r}")
-            if one.metadata.get("positive") and (values < 0).any():
-                raise UsageError(
-                    f"{self.name}: {one.name} must not be negative, not {getattr(self, one.name)!r}"
-                )
+            value = getattr(self, one.name)
+            pair = "tuple" in str(one.type)
+            values = list(value) if isinstance(value, (tuple, list)) else [value]
+            if isinstance(value, (tuple, list)) != pair or len(values) != (2 if pair else 1):
+                wanted = "two numbers" if pair else "one number"
+                raise UsageError(f"{self.name}: {one.name} must be {wanted}, not {value!r}")
+            if not all(finite(number) for number in values):
+                raise UsageError(f"{self.name}: {one.name} must be finite, not {value!r}")
+            if one.metadata.get("positive") and min(values) < 0:
+                raise UsageError(f"{self.name}: {one.name} must not be negative, not {value!r}")
+            # Plain numbers, so that steps compare and go to JSON whatever they were made from.
+            plain = [int(n) if one.type == "int" and n == int(n) else float(n) for n in values]
+            object.__setattr__(self, one.name, tuple(plain) if pair else plain[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return name and parameters as JSON values."""
@@ -98,11 +117,36 @@ def _positive(default: Any) -> Any:
     return field(default=default, metadata={"positive": True})
 
 
+def _filtered(frame: Frame, reach: float, transfer: Callable[[tuple[int, int]], npt.NDArray[Any]]) -> Frame:
+    """Multiply the spectrum of an image, repeated outwards at its edges as far as the filter reaches (Å).
+
+    `transfer` takes a shape and returns the factors in the order of `scipy.fft.rfft2`.
+    """
+    image, sizes = frame.image, frame.pixel_size
+    pad = [int(np.ceil(reach / step)) for step in sizes]
+    (rows, columns), (top, left) = image.shape, pad
+    shape = (
+        fft.next_fast_len(rows + 2 * top, real=True),
+        fft.next_fast_len(columns + 2 * left, real=True),
+    )
+    sides = [(top, shape[0] - rows - top), (left, shape[1] - columns - left)]
+    spectrum = fft.rfft2(np.pad(image, sides, mode="edge")) * transfer(shape)
+    full = fft.irfft2(spectrum, shape)[top : top + rows, left : left + columns]
+    # No filter here makes anything negative: what is, is rounding or the ringing of single bright pixels.
+    return replace(frame, image=np.maximum(full, min(0.0, float(image.min()))))
+
+
 def _blurred(frame: Frame, sigma: float) -> Frame:
+    """Convolve with a Gaussian: its transfer function is exact also where it is narrower than a pixel."""
     if sigma == 0:
         return frame
-    widths = [sigma / step for step in frame.pixel_size]
-    return replace(frame, image=ndimage.gaussian_filter(frame.image, widths, mode="nearest", truncate=5))
+
+    def transfer(shape: tuple[int, int]) -> Array:
+        ky = fft.fftfreq(shape[0], frame.pixel_size[0])[:, None]
+        kx = fft.rfftfreq(shape[1], frame.pixel_size[1])
+        return np.asarray(np.exp(-2 * (np.pi * sigma) ** 2 * (ky**2 + kx**2)))
+
+    return _filtered(frame, 5 * sigma, transfer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +156,7 @@ class Tilt(Step):
     Parameters
     ----------
     angles
-        Degrees about the (x, y) axes: columns become lines, as `record_stem` turns the crystal in space.
+        Degrees about the image's (x, y) axes: columns of atoms become lines, distances foreshorten.
     """
 
     name = "tilt"
@@ -134,8 +178,8 @@ class Vibration(Step):
     Parameters
     ----------
     rms
-        Root mean square displacement along one axis, Å: B = 8 pi² rms² (Kirkland 2010, sec. 5.5 and app. C).
-        One number for all elements; 0.05 to 0.1 Å at room temperature.
+        Root mean square displacement along one axis, Å; the Debye-Waller factor is B = 8 pi² rms². One number
+        for all elements; B of 0.2 to 0.8 Å², usual at room temperature, is 0.05 to 0.1 Å.
     """
 
     name = "vibration"
@@ -162,9 +206,9 @@ class Probe(Step):
     voltage
         kV.
     semi_angle
-        Convergence semi-angle, mrad.
+        Convergence semi-angle, mrad; 0 is no probe.
     defocus, astigmatism, astigmatism_angle
-        C1 (Å, negative is underfocus), twofold astigmatism A1 (Å) and its direction (degrees).
+        C1 (Å, negative is underfocus), twofold astigmatism A1 (Å) and its direction (degrees, from x to y).
     spherical
         C3, mm.
     """
@@ -179,23 +223,18 @@ class Probe(Step):
     spherical: float = 0.0
 
     def reach(self, field_of_view: tuple[float, float]) -> float:
-        """Return where next to nothing of the probe is left: geometric blur and some Airy rings."""
+        """Return the radius of geometric blur and of the Airy rings that hold 98 % of the intensity."""
         if self.semi_angle == 0:
             return 0.0
         angle = 1e-3 * self.semi_angle
         blur = angle * (abs(self.defocus) + self.astigmatism) + 1e7 * abs(self.spherical) * angle**3
-        return float(blur + 5 * 12.4 / np.sqrt(1e3 * self.voltage) / angle / 10 + 1)
+        return blur + 5 * wavelength(self.voltage) / angle
 
-    def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
-        """Convolve with the probe's intensity."""
-        if self.semi_angle == 0:
-            return frame
-        image, sizes = frame.image, frame.pixel_size
-        pad = [int(np.ceil(self.reach((0, 0)) / step)) for step in sizes]
-        padded = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="edge")
+    def transfer(self, shape: tuple[int, int], pixel_size: tuple[float, float]) -> npt.NDArray[np.complex128]:
+        """Return the optical transfer function of a periodic frame, as `rfft2` orders it."""
         kernel = probe_intensity(
-            padded.shape,
-            sizes,
+            shape,
+            pixel_size,
             voltage=self.voltage,
             semi_angle=self.semi_angle,
             defocus=self.defocus,
@@ -203,11 +242,14 @@ class Probe(Step):
             astigmatism_angle=self.astigmatism_angle,
             spherical=self.spherical,
         )
-        full = np.fft.irfft2(np.fft.rfft2(padded) * np.fft.rfft2(kernel), padded.shape)
-        rows, columns = image.shape
-        # The kernel is nowhere negative: what is, is rounding.
-        found = np.maximum(full[pad[0] : pad[0] + rows, pad[1] : pad[1] + columns], min(0.0, image.min()))
-        return replace(frame, image=found)
+        return np.asarray(fft.rfft2(kernel))
+
+    def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
+        """Convolve with the probe's intensity."""
+        if self.semi_angle == 0:
+            return frame
+        reach = self.reach(frame.field_of_view)
+        return _filtered(frame, reach, lambda shape: self.transfer(shape, frame.pixel_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,23 +268,26 @@ class SourceSize(Step):
 
     def reach(self, field_of_view: tuple[float, float]) -> float:
         """Return five standard deviations."""
-        return float(5 * self.fwhm * _TO_SIGMA)
+        return 5 * self.fwhm * FWHM_TO_SIGMA
 
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Blur."""
-        return _blurred(frame, float(self.fwhm * _TO_SIGMA))
+        return _blurred(frame, self.fwhm * FWHM_TO_SIGMA)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contamination(Step):
-    """A film of amorphous carbon and the like: a smooth, random, positive addition.
+    """A film of amorphous carbon and the like on the specimen: a smooth, random, positive addition.
+
+    Its thickness is ``max(0, 1 + g / 2)`` with a Gaussian random field g of variance 1 and autocorrelation
+    ``exp(-r² / 2 size²)``, made of plane waves.
 
     Parameters
     ----------
     level
         Mean of the addition relative to the mean of the image.
     size
-        Correlation length of its thickness, Å.
+        Correlation length of the thickness, Å.
     """
 
     name = "contamination"
@@ -254,11 +299,23 @@ class Contamination(Step):
         """Add the film."""
         if self.level == 0:
             return frame
-        noise = generator.standard_normal(frame.image.shape)
-        smooth = ndimage.gaussian_filter(noise, [self.size / step for step in frame.pixel_size], mode="wrap")
-        thickness = np.maximum(1 + 0.5 * smooth / max(float(smooth.std()), 1e-12), 0)
-        thickness /= thickness[frame.inner].mean()
-        return replace(frame, image=frame.image + self.level * frame.image[frame.inner].mean() * thickness)
+        if self.size == 0:
+            raise UsageError("contamination: size must be positive, in Å")
+        # Waves in the coordinates of the view: the film does not depend on how wide the margin is.
+        waves = generator.standard_normal((2, FILM_WAVES)) / self.size
+        phases = generator.uniform(0, 2 * np.pi, FILM_WAVES)
+        y, x = (
+            (np.arange(n) - (n - 1) / 2) * step
+            for n, step in zip(frame.image.shape, frame.pixel_size, strict=True)
+        )
+        along_rows = np.exp(1j * (y[:, None] * waves[1] + phases))
+        along_columns = np.exp(1j * (waves[0][:, None] * x))
+        thickness = np.maximum(
+            1 + 0.5 * np.sqrt(2 / FILM_WAVES) * np.asarray(along_rows @ along_columns).real, 0
+        )
+        mean = float(frame.image[frame.inner].mean())
+        scale = self.level * mean / max(float(thickness[frame.inner].mean()), 1e-12)
+        return replace(frame, image=frame.image + scale * thickness)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +328,7 @@ class Background(Step):
         Mean of the addition relative to the mean of the image.
     slope
         Rise from one side of the recorded frame to the other along (x, y), relative to the mean of the image;
-        nowhere below zero.
+        the background ends at zero, below which it would fall where the slopes are more than twice the level.
     """
 
     name = "background"
@@ -313,7 +370,7 @@ class Drift(Step):
     Parameters
     ----------
     fraction
-        Way over the whole frame, relative to the longer side of the view; its direction is random.
+        Way from the first line to the last, relative to the longer side of the view; its direction is random.
     """
 
     name = "drift"
@@ -321,18 +378,17 @@ class Drift(Step):
     fraction: float = _positive(0.0)
 
     def reach(self, field_of_view: tuple[float, float]) -> float:
-        """Return the whole way."""
-        return self.fraction * max(field_of_view)
+        """Return half the way: nothing has moved in the middle of the frame."""
+        return self.fraction * max(field_of_view) / 2
 
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
-        """Move the beam against the drift, relative to the specimen; nothing moves in the middle of the frame."""
+        """Move the beam relative to the specimen, against the drift."""
         if self.fraction == 0:
             return frame
         angle = generator.uniform(0, 2 * np.pi)
-        inner = frame.image[frame.inner].shape
-        way = self.fraction * max(n * step for n, step in zip(inner, frame.pixel_size, strict=True))
+        way = self.fraction * max(frame.field_of_view)
         time = _time(frame)[0][:, None] - 0.5
-        moved = _displaced(frame, way * np.cos(angle) * time, way * np.sin(angle) * time)
+        moved = _displaced(frame, -way * np.cos(angle) * time, -way * np.sin(angle) * time)
         return replace(moved, notes=frame.notes | {"drift_direction": float(np.degrees(angle))})
 
 
@@ -366,12 +422,12 @@ class LineJitter(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Flyback(Step):
-    """After the jump back to the start of a line the beam lags behind and catches up exponentially.
+    """A line starts before the beam is back from the end of the last one: it still stands too far right.
 
     Parameters
     ----------
     lag
-        How far it lags behind at the first pixel, Å.
+        How far, at the first pixel, Å.
     settling
         Part of the line after which 1/e of the lag is left.
     """
@@ -389,17 +445,30 @@ class Flyback(Step):
         """Displace the start of every line."""
         if self.lag == 0:
             return frame
-        if self.settling == 0:
-            raise UsageError("flyback: settling must be positive, a part of the line")
+        self.check(frame.field_of_view[1])
         late = self.lag * np.exp(-_time(frame)[1] / self.settling)
-        return _displaced(frame, -late[None, :], np.zeros((1, 1)))
+        return _displaced(frame, late[None, :], np.zeros((1, 1)))
+
+    def check(self, width: float) -> None:
+        """Refuse a beam that is still flying back, not forwards, when the line (Å) begins.
+
+        Raises
+        ------
+        UsageError
+            When it does.
+        """
+        if self.lag >= self.settling * width:
+            raise UsageError(
+                f"flyback: a lag of {self.lag:g} Å must be less than settling times the width of the view, "
+                f"{self.settling * width:.3g} Å; else the beam runs backwards"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan(Step):
     """The recording itself: the image at the places where the beam stood, without the margin.
 
-    Always there; resamples once for all distortions, by cubic splines.
+    Always there, so not in `STEPS`; resamples once for all distortions, by cubic splines.
     """
 
     name = "scan"
@@ -423,31 +492,38 @@ class Scan(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Dose(Step):
-    """Electrons arrive one by one: Poisson statistics.
+    """Electrons arrive one by one: Poisson statistics. Leave the step out for an image without noise.
 
     Parameters
     ----------
     electrons
         Detected electrons per Å², mean over the frame. Of the incident ones a detector sees a part: divide by
-        its collection efficiency (a few percent for HAADF of a monolayer) to get the incident dose.
+        its collection efficiency (see `presets`) to get the incident dose.
     """
 
     name = "dose"
     rank = 10
-    electrons: float = _positive(0.0)
+    electrons: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.electrons <= 0:
+            raise UsageError(
+                f"dose: electrons must be positive, not {self.electrons!r}; leave the step out for no noise"
+            )
 
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Turn intensity into electrons a pixel."""
-        if self.electrons == 0:
-            return frame
         mean = float(frame.image.mean())
         if not mean > 0:
             raise UsageError(
                 "dose: the image holds no intensity (its mean is not positive), nothing to detect"
             )
-        area = frame.pixel_size[0] * frame.pixel_size[1]
-        expected = np.maximum(frame.image, 0) * (self.electrons * area / mean)
-        notes = frame.notes | {"electrons_per_intensity": self.electrons * area / mean}
+        scale = self.electrons * frame.pixel_size[0] * frame.pixel_size[1] / mean
+        expected = np.maximum(frame.image, 0) * scale
+        if (most := float(expected.max())) > _MOST_ELECTRONS:
+            raise UsageError(f"dose: {most:.0e} electrons in a pixel cannot be counted; leave the step out")
+        notes = frame.notes | {"electrons_per_intensity": scale}
         return replace(frame, image=generator.poisson(expected).astype(np.float64), notes=notes)
 
 
@@ -488,19 +564,22 @@ class Digitise(Step):
     Parameters
     ----------
     bits
-        Of a grey level; 0 keeps the numbers as they are.
+        Of a grey level, at most 16; 0 keeps the numbers as they are.
     """
 
     name = "digitise"
     rank = 12
     bits: int = _positive(0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits > 16 or self.bits != int(self.bits):
+            raise UsageError(f"digitise: bits must be a whole number up to 16, not {self.bits!r}")
+
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Round to whole grey levels 0 .. 2**bits - 1; `notes` tell scale and offset."""
         if self.bits == 0:
             return frame
-        if self.bits > 32 or self.bits != int(self.bits):
-            raise UsageError(f"digitise: bits must be a whole number up to 32, not {self.bits!r}")
         low, high = float(frame.image.min()), float(frame.image.max())
         scale = (high - low) / (2**self.bits - 1) or 1.0
         notes = frame.notes | {"level_scale": scale, "level_offset": low}
@@ -520,7 +599,6 @@ STEPS: dict[str, type[Step]] = {
         Drift,
         LineJitter,
         Flyback,
-        Scan,
         Dose,
         Detector,
         Digitise,
