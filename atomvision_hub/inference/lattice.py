@@ -131,6 +131,14 @@ def _calibrate(
     return image, True, remarks
 
 
+def field_of_view(model: str | os.PathLike[str] | None = None) -> tuple[float, float]:
+    """Return the narrowest and widest views that a classifier learned, in Å; 0 and infinity if it is mute."""
+    network, _ = _load(str(model) if model is not None else str(pretrained_folder(DEFAULT_CLASSIFIER)))
+    known = getattr(network.config, "atomvision", None) or {}
+    low, high = known.get("field_of_view", (0.0, np.inf))
+    return float(low), float(high)
+
+
 @functools.lru_cache(maxsize=2)
 def _load(model: str) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForImageClassification

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: The classifier that `predict` asks when it is given none.
+#: The classifier that `predict` and `analyze` ask when they are given none.
 DEFAULT_CLASSIFIER = "lattice-classifier-small"
+#: The segmenter that `analyze` asks when it is given none.
+DEFAULT_SEGMENTER = "atom-segmenter-small"
 
 
 def pretrained_folder(name: str) -> Path:

@@ -1,0 +1,572 @@
+"""Image of any instrument -> atoms, graph and lattice class, with the scale that the models know.
+
+The columns are found and measured on the pixels of the file; only what the networks are shown is resampled.
+So positions are those of the file, and noise stays what it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from atomvision_hub import __version__
+from atomvision_hub._files import sha256_file
+from atomvision_hub.analysis import (
+    AnalysisError,
+    AtomGraph,
+    AtomTable,
+    bond_angle_histogram,
+    detect_atoms,
+    radius_graph,
+)
+from atomvision_hub.analysis.atoms import COLUMN_WIDTH
+from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary, LatticeClass
+from atomvision_hub.microscopy import MicroscopeImage, metadata, read_images
+from atomvision_hub.microscopy.view import to_view
+from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, DEFAULT_SEGMENTER, pretrained_folder
+
+if TYPE_CHECKING:
+    from atomvision_hub.models.segmenter import Segmenter
+
+Contrast = Literal["auto", "bright", "dark"]
+Values = npt.NDArray[np.float32]
+
+#: In place of a model: do without.
+NONE = "none"
+#: Fewest pixels a side, and across a column (its full width at half maximum is 1.18 Å).
+SMALLEST_SIDE, ACROSS = 16, 2.0
+#: Coarsest pixel size that shows columns, and smallest view that shows a lattice, Å.
+COARSEST, SMALLEST_VIEW = 2 * math.sqrt(2 * math.log(2)) * COLUMN_WIDTH / ACROSS, 6.0
+#: Columns that are less sure than this come from noise as well as not.
+MIN_CONFIDENCE = 0.5
+#: Longest edge of the graph, Å; without calibration in typical nearest distances.
+CUTOFF, CUTOFF_NEAREST = 4.0, 1.6
+#: Below this order the lattice class means little (columns at random have 0.1 to 0.3).
+ORDERED = 0.4
+
+_TILE, _HALO = 448, 64  # px of the segmenter's scale: what one pass keeps, and what it sees around it
+_MOST_PIXELS = 2**26  # at the segmenter's scale
+_COARSER = 3.0  # how much coarser than learned an image may be for the segmenter
+_LOOK = 512  # px a side of the centre in which the width of columns is measured
+_MOST_ANGLES = 5_000_000
+_GRID = 3  # most views a side that the classifier is shown
+_FEWEST = 12  # columns off the edge from which order is told
+_BRIGHT_FIELD = re.compile(r"(^|[^a-z])(a?bf|bright.?field)([^a-z]|$)", re.IGNORECASE)
+
+
+def analyze(
+    image: str | os.PathLike[str] | MicroscopeImage | npt.NDArray[Any],
+    *,
+    pixel_size: float | tuple[float, float] | None = None,
+    index: int | None = None,
+    segmenter: str | os.PathLike[str] | None = None,
+    classifier: str | os.PathLike[str] | None = None,
+    contrast: Contrast = "auto",
+) -> Analysis:
+    """Find the atoms in an image, connect them, and tell the class of their lattice.
+
+    Parameters
+    ----------
+    image
+        File (PNG, TIFF, DM3/4, EMD, SER, MRC, SXM, ...), an image of `read_images`, or an array
+        [row, column] of any number type.
+    pixel_size
+        Å/px, one number or (row, column); by default what the file, or a YAML beside it, tells.
+        Without any the image is answered in pixels, marked uncalibrated.
+    index
+        Which image of the file, from 0; by default the first that is no diffraction pattern and not uniform.
+    segmenter
+        Folder or Hub id of a segmenter, ``"none"`` to do without; by default the one that ships with the
+        package. It decides which peaks are atoms; without it all peaks above the noise are.
+    classifier
+        As `segmenter`, for the class of lattice.
+    contrast
+        Whether columns are ``"bright"`` or ``"dark"``; ``"auto"``: dark in bright-field STEM detectors (by
+        their name), bright elsewhere.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    AtomVisionError
+        When nothing can be told about the image: a file that gives none, a diffraction pattern, pixels
+        too coarse for columns of atoms, too small a view; or a model cannot be loaded.
+
+    Examples
+    --------
+    >>> result = analyze("scan.dm4")  # doctest: +SKIP
+    >>> len(result.atoms), result.lattice.label, result.graph.nearest_distance  # doctest: +SKIP
+    (1024, 'square', 2.76)
+    """
+    if contrast not in ("auto", "bright", "dark"):
+        raise UsageError(f"contrast must be auto, bright or dark, not {contrast!r}")
+    chosen = _chosen(image, index)
+    try:
+        return _analyze(chosen, _given(pixel_size), segmenter, classifier, contrast)
+    except AnalysisError as problem:
+        if chosen.file == _ARRAY:
+            raise
+        raise AnalysisError(f"{chosen.file.name}: {problem.reason}") from None
+
+
+#: Stands for the file of an array.
+_ARRAY = Path()
+
+
+def _chosen(image: str | os.PathLike[str] | MicroscopeImage | npt.NDArray[Any], index: int | None) -> Any:
+    if isinstance(image, MicroscopeImage):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.ndim != 2 or image.dtype.kind not in "uifb":
+            raise UsageError(
+                f"an image is [row, column] of real numbers; this array is {image.shape}, {image.dtype}"
+            )
+        return MicroscopeImage(image, None, "array", 0, _ARRAY, "", "")
+    images = read_images(Path(image))
+    if index is None:
+        return first_usable(images)
+    if not 0 <= index < len(images):
+        raise UsageError(f"{image} has {len(images)} image(s); index counts from 0, {index} is none of them")
+    return images[index]
+
+
+def first_usable(images: list[MicroscopeImage]) -> MicroscopeImage:
+    """Return the first image that is no diffraction pattern and not uniform; the first if all are."""
+    for image in images:
+        if image.kind != "diffraction" and image.data.min() != image.data.max():
+            return image
+    return images[0]
+
+
+def _given(pixel_size: float | tuple[float, float] | None) -> tuple[float, float] | None:
+    if pixel_size is None:
+        return None
+    pair = np.broadcast_to(np.asarray(pixel_size, dtype=float), 2)
+    if not (np.isfinite(pair).all() and (pair > 0).all()):
+        raise UsageError(f"the pixel size must be a positive number of Å/px, not {pixel_size}")
+    return float(pair[0]), float(pair[1])
+
+
+def _analyze(
+    image: MicroscopeImage,
+    given: tuple[float, float] | None,
+    segmenter: str | os.PathLike[str] | None,
+    classifier: str | os.PathLike[str] | None,
+    contrast: Contrast,
+) -> Analysis:
+    calibration = _calibration(image, given)
+    warnings = [note for note in image.notes if not note.startswith("not calibrated")]
+    _refuse(image, calibration)
+    values, filled = _values(image.data)
+    if filled:
+        warnings.append(f"{filled} pixels that are not finite were filled with the median")
+    dark = contrast == "dark" or (contrast == "auto" and _is_bright_field(image))
+    if dark:
+        values = values.max() + values.min() - values
+        if contrast == "auto":
+            warnings.append(f"{image.name!r} is taken for bright field: dark columns (contrast=bright: not so)")
+    scale, calibration = _working_scale(values, calibration, image.kind)
+    if calibration.pixel_size is None:
+        warnings.append("pixel size unknown: lengths in px, models shown it at a scale guessed from its columns")
+    grey = to_view(values).grey
+    models: dict[str, dict[str, str | None]] = {}
+    probability = None
+    if network := _segmenter(segmenter, models, warnings):
+        probability = _probability(network, grey, scale, warnings)
+    atoms = _atoms(values, scale, probability, network.threshold if network else 0.5, warnings)
+    chances = None if probability is None else probability[_at(atoms)]
+    atoms = dataclasses.replace(atoms, pixel_size=calibration.pixel_size)
+    if dark:
+        atoms = _as_measured(atoms, float(values.max() + values.min()))
+    graph, bonds = _graph(atoms, calibration.unit, warnings)
+    if graph.order is not None and graph.order < ORDERED:
+        warnings.append(f"the columns hardly repeat (order {graph.order:.2f}): a class of lattice means little")
+    lattice = _lattice(grey, scale, calibration, atoms, classifier, models, warnings)
+    return Analysis(
+        file=None if image.file == _ARRAY else image.file.name,
+        sha256=image.sha256 or None,
+        index=image.index,
+        name=image.name,
+        kind=image.kind,
+        frame=image.frame,
+        frames=image.frames,
+        shape=(image.data.shape[0], image.data.shape[1]),
+        calibration=calibration,
+        contrast="dark" if dark else "bright",
+        atoms=atoms,
+        probability=chances,
+        graph=graph,
+        bonds=bonds,
+        lattice=lattice,
+        models=models,
+        version=__version__,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _calibration(image: MicroscopeImage, given: tuple[float, float] | None) -> Calibration:
+    """Return the scale: what the user says counts before a YAML beside the image, and that before the file."""
+    if given is not None:
+        return Calibration(pixel_size=given, source="given")
+    if image.file == _ARRAY:
+        return Calibration(pixel_size=None, source="none")
+    told = metadata.complete(metadata.extract(image), metadata.find_sidecars(image.file))
+    size = told.acquisition.pixel_size
+    if size is None:
+        return Calibration(pixel_size=None, source="none")
+    source: Literal["file", "sidecar"] = "file" if image.pixel_size == size else "sidecar"
+    return Calibration(pixel_size=(float(size[0]), float(size[1])), source=source)
+
+
+def _refuse(image: MicroscopeImage, calibration: Calibration) -> None:
+    """Raise where no atoms can be told, with the reason."""
+    if image.kind == "diffraction":
+        raise AnalysisError("a diffraction pattern shows no atoms; give an image")
+    rows, columns = image.data.shape
+    if min(rows, columns) < SMALLEST_SIDE:
+        raise AnalysisError(f"{rows} x {columns} pixels show no lattice; it needs {SMALLEST_SIDE} a side")
+    if image.data.min() == image.data.max():
+        raise AnalysisError("all pixels have the same value; nothing was measured")
+    size = calibration.pixel_size
+    if size is None:
+        return
+    if max(size) > COARSEST:
+        across = 2 * math.sqrt(2 * math.log(2)) * COLUMN_WIDTH / max(size)
+        raise AnalysisError(
+            f"{max(size):.3g} Å/px is too coarse: a column of atoms would be {across:.2g} px wide; "
+            f"{COARSEST:.2g} Å/px or finer shows atoms"
+        )
+    view = min(rows * size[0], columns * size[1])
+    if view < SMALLEST_VIEW:
+        raise AnalysisError(
+            f"the image shows {view:.2g} Å; a lattice needs {SMALLEST_VIEW:g} Å or more: take a wider view"
+        )
+
+
+def _values(data: npt.NDArray[Any]) -> tuple[Values, int]:
+    """Return finite float32 values from 0 on, in steps of the file's own grey levels, and how many were not."""
+    finite = np.isfinite(data)
+    bad = int(data.size - np.count_nonzero(finite))
+    sound = data[finite] if bad else data
+    low, span = float(sound.min()), float(sound.max()) - float(sound.min())
+    if span == 0:
+        raise AnalysisError("all pixels have the same value; nothing was measured")
+    values = data.astype(np.float64)
+    if bad:
+        values[~finite] = float(np.median(sound))
+    # Currents of 1e-10 A and heights of 1e-9 m keep their digits when scaled in double precision.
+    if span < 1e-3 or max(abs(low), span) > 1e6:
+        return ((values - low) / span).astype(np.float32), bad
+    return values.astype(np.float32), bad
+
+
+def _is_bright_field(image: MicroscopeImage) -> bool:
+    return image.kind in (None, "stem") and _BRIGHT_FIELD.search(image.name) is not None
+
+
+def _working_scale(
+    values: Values, calibration: Calibration, kind: str | None
+) -> tuple[tuple[float, float], Calibration]:
+    """Return the Å/px (row, column) at which columns are as wide as the detection and the models expect.
+
+    That is the pixel size of electron microscopes' images. Of an uncalibrated image, and of tunnelling images,
+    whose atoms look wider, it is guessed from the width of the columns in the centre.
+    """
+    if calibration.pixel_size is not None and kind != "stm":
+        return calibration.pixel_size, calibration
+    rows, columns = values.shape
+    top, left = max(0, (rows - _LOOK) // 2), max(0, (columns - _LOOK) // 2)
+    centre = values[top : top + _LOOK, left : left + _LOOK]
+    found = detect_atoms(centre, None)
+    apparent = float(COLUMN_WIDTH / np.sqrt(found.width[0] * found.width[1]))
+    apparent = min(apparent, COARSEST)
+    return (apparent, apparent), dataclasses.replace(calibration, apparent=apparent)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_segmenter(model: str) -> Segmenter:
+    from atomvision_hub.models import Segmenter
+
+    return Segmenter.from_pretrained(model)
+
+
+def _segmenter(
+    model: str | os.PathLike[str] | None, models: dict[str, dict[str, str | None]], warnings: list[str]
+) -> Segmenter | None:
+    if str(model) == NONE:
+        return None
+    if model is None:
+        folder = pretrained_folder(DEFAULT_SEGMENTER)
+        if not folder.is_dir():
+            warnings.append("no segmenter ships with this version: all peaks above the noise count as atoms")
+            return None
+        model = folder
+    network = _load_segmenter(str(model))
+    models["segmenter"] = _identity(str(model))
+    return network
+
+
+def _identity(model: str) -> dict[str, str | None]:
+    """Return name, checksum of the weights and, from the Hub, the commit of a model."""
+    weights, revision = Path(model) / "model.safetensors", None
+    if not Path(model).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "model.safetensors")
+        if not isinstance(cached, str):
+            return {"name": model, "sha256": None, "revision": None}
+        weights, revision = Path(cached), Path(cached).parent.name
+    name = model if revision else Path(model).resolve().name
+    return {"name": name, "sha256": _checksum(weights), "revision": revision}
+
+
+@functools.lru_cache(maxsize=8)
+def _checksum(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
+
+
+def _probability(
+    network: Segmenter, grey: npt.NDArray[np.uint8], scale: tuple[float, float], warnings: list[str]
+) -> Values | None:
+    """Return the segmenter's probability of "atom" for every pixel of the image, or None where it must pass.
+
+    The image is resampled to square pixels of a size that the network learned (area means where it gets
+    coarser), shown in overlapping tiles, and the answer is brought back to the pixels of the file.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    low, high = network.known.get("pixel_size") or (0.1, 0.1)
+    if max(scale) > _COARSER * high:
+        warnings.append(
+            f"the segmenter learned {low:g} to {high:g} Å/px and was not asked at {max(scale):.2g}: "
+            "all peaks above the noise count as atoms"
+        )
+        return None
+    target = float(np.clip(math.sqrt(scale[0] * scale[1]), low, high))
+    shape = tuple(max(1, round(n * size / target)) for n, size in zip(grey.shape, scale, strict=True))
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        warnings.append(
+            f"at the segmenter's {target:g} Å/px the image has {shape[0] * shape[1] / 1e6:.0f} megapixels; "
+            "it was not asked, all peaks above the noise count as atoms; crop the image"
+        )
+        return None
+    image = torch.from_numpy(grey).float()[None, None] / 255
+    if shape != grey.shape:
+        image = interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
+    answer = torch.zeros_like(image)
+    with torch.inference_mode():
+        for rows in _tiles(shape[0]):
+            for columns in _tiles(shape[1]):
+                (top, bottom, first, last), (left, right, start, end) = rows, columns
+                part = network.predict(image[:, :, top:bottom, left:right])
+                answer[:, :, first:last, start:end] = part[
+                    :, :, first - top : last - top, start - left : end - left
+                ]
+        if shape != grey.shape:
+            answer = interpolate(answer, grey.shape, mode="bilinear", antialias=True, align_corners=False)
+    result: Values = answer[0, 0].numpy()
+    return result
+
+
+def _tiles(length: int) -> list[tuple[int, int, int, int]]:
+    """Return (seen from, seen to, kept from, kept to) of equal tiles along an axis."""
+    count = max(1, math.ceil((length - 2 * _HALO) / _TILE))
+    ends = [round(length * number / count) for number in range(count + 1)]
+    return [
+        (max(0, first - _HALO), min(length, last + _HALO), first, last)
+        for first, last in zip(ends, ends[1:], strict=False)
+    ]
+
+
+def _atoms(
+    values: Values,
+    scale: tuple[float, float],
+    probability: Values | None,
+    threshold: float,
+    warnings: list[str],
+) -> AtomTable:
+    """Return the columns that are surely no noise, and atoms according to the segmenter."""
+    peaks = detect_atoms(values, scale)
+    peaks = peaks.select(peaks.confidence >= MIN_CONFIDENCE)
+    if probability is None or not len(peaks):
+        return peaks
+    atoms = peaks.select(probability[_at(peaks)] >= threshold)
+    left_out = len(peaks) - len(atoms)
+    if left_out > 0.2 * len(peaks):
+        warnings.append(
+            f"the segmenter took {left_out} of {len(peaks)} peaks for no atoms; "
+            "look at the picture, and try --segmenter none"
+        )
+    return atoms
+
+
+def _at(atoms: AtomTable) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    rows, columns = atoms.shape
+    y = np.clip(np.rint(atoms.y).astype(np.intp), 0, rows - 1)
+    return y, np.clip(np.rint(atoms.x).astype(np.intp), 0, columns - 1)
+
+
+def _as_measured(atoms: AtomTable, total: float) -> AtomTable:
+    """Return dark columns with the grey levels of the file, which were mirrored for the search."""
+    return dataclasses.replace(atoms, max=total - atoms.min, min=total - atoms.max, mean=total - atoms.mean)
+
+
+def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSummary, AtomGraph]:
+    positions = atoms.positions()
+    inner = ~atoms.edge
+    nearest, spread, coordination, order = None, None, {}, None
+    if len(atoms) > 1:
+        tree = cKDTree(positions)
+        distances = tree.query(positions, k=2)[0][:, 1]
+        judged = distances[inner] if inner.any() else distances
+        nearest = float(np.median(judged))
+        spread = float(np.diff(np.percentile(judged, [16, 84]))[0] / 2)
+        shell = tree.query_ball_point(positions[inner], 1.25 * distances[inner], return_length=True) - 1
+        counts = np.bincount(np.asarray(shell, dtype=np.intp))
+        coordination = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
+        if inner.sum() >= _FEWEST:
+            order = _order(positions, nearest, atoms)
+    cutoff = CUTOFF if unit == "Å" else CUTOFF_NEAREST * (nearest or 1.0)
+    bonds = radius_graph(positions, cutoff)
+    # Successive edges grow with the square of the neighbours: of very dense peaks only the nearest count.
+    degree = np.bincount(bonds.edges[0], minlength=len(atoms))
+    if int((degree.astype(np.int64) ** 2).sum()) > _MOST_ANGLES:
+        warnings.append("bond angles of the 8 nearest neighbours only: too many columns within the cut-off")
+        angles = bond_angle_histogram(radius_graph(positions, cutoff, max_neighbours=8).line_graph())
+    else:
+        angles = bond_angle_histogram(bonds.line_graph())
+    summary = GraphSummary(
+        nodes=len(atoms),
+        edges=bonds.edges.shape[1] // 2,
+        cutoff=cutoff,
+        nearest_distance=nearest,
+        nearest_spread=spread,
+        coordination=coordination,
+        order=order,
+        bond_angles=tuple(angles.tolist()) if angles.any() else (),
+        unit=unit,
+    )
+    return summary, bonds
+
+
+def _order(positions: npt.NDArray[np.float64], nearest: float, atoms: AtomTable) -> float:
+    """Return the share of columns that have another one at the commonest displacement.
+
+    Displacements up to eight nearest distances are counted in bins of 0.1 nearest distances; the commonest one
+    is then sought again within 0.2 of them around each column, of which the place is inside the image.
+    """
+    centre = positions.mean(axis=0)
+    used = positions[np.argsort(((positions - centre) ** 2).sum(1))[:5000]]
+    pairs = cKDTree(used).query_pairs(8 * nearest, output_type="ndarray")
+    vectors = used[pairs[:, 1]] - used[pairs[:, 0]]
+    vectors[vectors[:, 0] < 0] *= -1  # a displacement and its reverse are one
+    bins = np.round(vectors / (0.1 * nearest)).astype(np.int64)
+    width = 200
+    counts = np.bincount((bins[:, 0] + width) * 2 * width + bins[:, 1] + width, minlength=4 * width * width)
+    grid = counts.reshape(2 * width, 2 * width).astype(np.int64)
+    around = sum(np.roll(grid, (i, j), (0, 1)) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2))
+    dy, dx = atoms.pixel_size or (1.0, 1.0)
+    limits = np.array([(atoms.shape[1] - 1) * dx, (atoms.shape[0] - 1) * dy])
+    # How many columns could have a partner there, of those that were used: those whose place is in the image.
+    tree, best = cKDTree(used), 0.0
+    for place in np.argsort(around, axis=None)[::-1][:8]:
+        vector = (np.array(divmod(int(place), 2 * width)) - width) * 0.1 * nearest
+        aims = used + vector
+        inside = ((aims >= 0) & (aims <= limits)).all(axis=1)
+        if inside.sum() < _FEWEST / 2:
+            continue
+        found = tree.query(aims[inside], distance_upper_bound=0.2 * nearest)[0] < np.inf
+        best = max(best, float(found.mean()))
+    return best
+
+
+def _lattice(
+    grey: npt.NDArray[np.uint8],
+    scale: tuple[float, float],
+    calibration: Calibration,
+    atoms: AtomTable,
+    model: str | os.PathLike[str] | None,
+    models: dict[str, dict[str, str | None]],
+    warnings: list[str],
+) -> LatticeClass | None:
+    """Return the class of lattice, as the mean answer to views spread over where columns are."""
+    if str(model) == NONE:
+        return None
+    if not len(atoms):
+        warnings.append("no columns of atoms found, hence no class of lattice")
+        return None
+    from atomvision_hub.inference.lattice import field_of_view, predict
+
+    square, size = _square(grey, scale)
+    _, widest = field_of_view(model)
+    side = min(*square.shape, round(widest / size) if math.isfinite(widest) else min(square.shape))
+    factor = np.array([scale[0], scale[1]]) / size
+    places = np.stack([atoms.y, atoms.x], 1) * factor
+    answers = []
+    for top, left in _views(square.shape, side, places):
+        try:
+            view = square[top : top + side, left : left + side]
+            answers.append(predict(view, model, pixel_size=size))
+        except UsageError:
+            raise
+        except AtomVisionError as problem:
+            # The atoms are told all the same.
+            warnings.append(f"no class of lattice: {problem}")
+            return None
+    models["classifier"] = _identity(str(model or pretrained_folder(DEFAULT_CLASSIFIER)))
+    mean = {
+        name: float(np.mean([answer.probabilities[name] for answer in answers]))
+        for name in answers[0].probabilities
+    }
+    label = max(mean, key=lambda name: mean[name])
+    return LatticeClass(
+        label=label,
+        probabilities=mean,
+        model=answers[0].model,
+        views=len(answers),
+        agreement=float(np.mean([answer.label == label for answer in answers])),
+    )
+
+
+def _square(
+    grey: npt.NDArray[np.uint8], scale: tuple[float, float]
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return the image with square pixels of the coarser of its two sizes, and that size."""
+    size = max(scale)
+    if abs(scale[0] / scale[1] - 1) < 1e-3:
+        return grey, float(math.sqrt(scale[0] * scale[1]))
+    from PIL import Image
+
+    rows, columns = (max(1, round(n * step / size)) for n, step in zip(grey.shape, scale, strict=True))
+    # Pillow's filters widen with the reduction, so that nothing is aliased.
+    return np.asarray(Image.fromarray(grey).resize((columns, rows), Image.Resampling.BICUBIC)), size
+
+
+def _views(
+    shape: tuple[int, ...], side: int, places: npt.NDArray[np.float64]
+) -> list[tuple[int, int]]:
+    """Return upper left corners of up to 3 x 3 views over the columns; at least the one that has most."""
+    corners: list[list[int]] = []
+    for length, along in zip(shape, places.T, strict=True):
+        first, last = (int(np.clip(edge, 0, length - 1)) for edge in (along.min(), along.max()))
+        count = int(np.clip((last - first) // max(1, side), 1, _GRID))
+        centres = first + (last - first) * (np.arange(count) + 0.5) / count
+        corners.append([int(np.clip(round(centre - side / 2), 0, length - side)) for centre in centres])
+    views = [(top, left) for top in corners[0] for left in corners[1]]
+    held = [
+        int(((places >= corner) & (places < np.array(corner) + side)).all(axis=1).sum()) for corner in views
+    ]
+    return [view for view, count in zip(views, held, strict=True) if count >= 0.5 * max(held)]

@@ -1,0 +1,266 @@
+"""What `analyze` answers: frozen dataclasses that become JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from atomvision_hub.analysis import AtomGraph, AtomTable
+
+#: Version of the JSON layout.
+SCHEMA = 1
+#: Columns of the CSV and keys of ``atoms`` in the JSON.
+ATOM_COLUMNS = (
+    "x",
+    "y",
+    "x_angstrom",
+    "y_angstrom",
+    "radius",
+    "amplitude",
+    "max",
+    "min",
+    "mean",
+    "confidence",
+    "probability",
+    "edge",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The scale of an image.
+
+    Parameters
+    ----------
+    pixel_size
+        Å/px (row, column), or ``None``.
+    source
+        ``"given"`` by the user, told by the ``"file"``, by a ``"sidecar"`` YAML beside it, or ``"none"``.
+    apparent
+        For an uncalibrated image, the Å/px at which its columns would be as wide as columns of atoms are
+        (standard deviation 0.5 Å): what the models were shown it at. A guess that no length is told in.
+    """
+
+    pixel_size: tuple[float, float] | None
+    source: Literal["given", "file", "sidecar", "none"]
+    apparent: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of lengths: ``"Å"`` or ``"px"``."""
+        return "px" if self.pixel_size is None else "Å"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSummary:
+    """What the graph of the columns tells; lengths in `unit`.
+
+    Parameters
+    ----------
+    nodes, edges
+        Number of columns and of pairs nearer than `cutoff`.
+    cutoff
+        Longest edge: 4 Å as in the AtomVision paper, 1.6 typical nearest distances without calibration.
+    nearest_distance, nearest_spread
+        Median distance to the nearest column, and half the range of the middle 68 %; of columns off the
+        edge. ``None`` with less than two columns.
+    coordination
+        Number of neighbours within 1.25 nearest distances -> number of columns off the edge.
+    order
+        Share of columns that have another one at the commonest displacement, 0..1: near 1 in a crystal,
+        below about 0.4 where columns lie at random; ``None`` with fewer than 12 columns off the edge.
+    bond_angles
+        Shares of bond-angle cosines in 200 equal bins over -1..1; empty without angles.
+    unit
+        ``"Å"`` or ``"px"``.
+    """
+
+    nodes: int
+    edges: int
+    cutoff: float
+    nearest_distance: float | None
+    nearest_spread: float | None
+    coordination: dict[int, int]
+    order: float | None
+    bond_angles: tuple[float, ...]
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatticeClass:
+    """The two-dimensional Bravais lattice according to a classifier.
+
+    Parameters
+    ----------
+    label
+        Most probable class.
+    probabilities
+        Class -> probability, mean over the views.
+    model
+        Name of the model.
+    views
+        How many parts of the image were shown to it.
+    agreement
+        Share of the views whose own most probable class is `label`.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    model: str
+    views: int
+    agreement: float
+
+    @property
+    def probability(self) -> float:
+        """Probability of `label`."""
+        return self.probabilities[self.label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """Atoms, graph and lattice class of one image.
+
+    Parameters
+    ----------
+    file, sha256
+        Name of the file and its checksum; ``None`` for arrays.
+    index, name, kind
+        Number of the image in its file from 0, its detector or channel, and kind (``"stem"``, ...) if known.
+    frame, frames
+        Place in its stack and length of the stack.
+    shape
+        Rows and columns.
+    calibration
+        Scale and where it comes from.
+    contrast
+        Whether columns are ``"bright"`` or ``"dark"``.
+    atoms
+        Columns in pixels of the image as it is in the file.
+    probability
+        The segmenter's probability at each column; ``None`` without segmenter.
+    graph
+        Summary of the graph.
+    bonds
+        The graph itself (in `graph`'s unit); not part of the JSON.
+    lattice
+        Class of lattice, or ``None`` where none could be told (`warnings` says why).
+    models
+        Role -> name and checksum of what was used.
+    version
+        Version of this package.
+    warnings
+        What to keep in mind, one line each.
+    """
+
+    file: str | None
+    sha256: str | None
+    index: int
+    name: str
+    kind: str | None
+    frame: int
+    frames: int
+    shape: tuple[int, int]
+    calibration: Calibration
+    contrast: Literal["bright", "dark"]
+    atoms: AtomTable
+    probability: npt.NDArray[np.float32] | None
+    graph: GraphSummary
+    bonds: AtomGraph = field(repr=False)
+    lattice: LatticeClass | None
+    models: dict[str, dict[str, str | None]]
+    version: str
+    warnings: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the columns of atoms, one list for each of `ATOM_COLUMNS`; what is not known is ``None``."""
+        atoms, unknown = self.atoms, [None] * len(self.atoms)
+        angstrom = np.round(atoms.positions(), 4) if atoms.pixel_size is not None else None
+        return {
+            "x": np.round(atoms.x, 3).tolist(),
+            "y": np.round(atoms.y, 3).tolist(),
+            "x_angstrom": unknown if angstrom is None else angstrom[:, 0].tolist(),
+            "y_angstrom": unknown if angstrom is None else angstrom[:, 1].tolist(),
+            "radius": np.round(atoms.radius, 3).tolist(),
+            **{name: _short(getattr(atoms, name)) for name in ("amplitude", "max", "min", "mean")},
+            "confidence": np.round(atoms.confidence, 4).tolist(),
+            "probability": unknown if self.probability is None else _short(self.probability, 4),
+            "edge": atoms.edge.tolist(),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready values.
+
+        ``atoms`` holds one list for each of `ATOM_COLUMNS`: ``x``, ``y``, ``radius`` in pixels of the image as
+        it is in the file (x along columns, centres of pixels at integers), ``x_angstrom``, ``y_angstrom``.
+        """
+        graph, scale = self.graph, self.calibration
+        return {
+            "schema": SCHEMA,
+            "file": self.file,
+            "sha256": self.sha256,
+            "image": {
+                "index": self.index,
+                "name": self.name,
+                "kind": self.kind,
+                "frame": self.frame,
+                "frames": self.frames,
+                "rows": self.shape[0],
+                "columns": self.shape[1],
+                "contrast": self.contrast,
+            },
+            "calibration": {
+                "calibrated": scale.pixel_size is not None,
+                "pixel_size": None if scale.pixel_size is None else list(scale.pixel_size),
+                "source": scale.source,
+                "apparent_pixel_size": scale.apparent,
+                "unit": scale.unit,
+            },
+            "atoms": {"count": len(self.atoms), **self.columns()},
+            "graph": {
+                "nodes": graph.nodes,
+                "edges": graph.edges,
+                "cutoff": _figures(graph.cutoff),
+                "unit": graph.unit,
+                "nearest_distance": _figures(graph.nearest_distance),
+                "nearest_spread": _figures(graph.nearest_spread),
+                "coordination": {str(count): atoms for count, atoms in graph.coordination.items()},
+                "order": _figures(graph.order),
+                "bond_angle_cosines": [round(share, 6) for share in graph.bond_angles],
+            },
+            "lattice": None
+            if self.lattice is None
+            else {
+                "label": self.lattice.label,
+                "probability": _figures(self.lattice.probability),
+                "probabilities": {name: _figures(p) for name, p in self.lattice.probabilities.items()},
+                "model": self.lattice.model,
+                "views": self.lattice.views,
+                "agreement": _figures(self.lattice.agreement),
+            },
+            "warnings": list(self.warnings),
+            "models": self.models,
+            "version": self.version,
+        }
+
+    def to_csv(self) -> str:
+        """Return the columns of atoms as CSV with a header; what is not known is left empty."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(ATOM_COLUMNS)
+        columns = self.columns()
+        columns["edge"] = [int(value) for value in columns["edge"]]
+        writer.writerows(zip(*(columns[name] for name in ATOM_COLUMNS), strict=True))
+        return stream.getvalue()
+
+
+def _figures(value: float | None, digits: int = 6) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def _short(values: npt.NDArray[Any], digits: int = 6) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values.tolist()]
