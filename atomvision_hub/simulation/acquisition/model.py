@@ -105,6 +105,11 @@ class Acquisition:
             steps.append(kind(**values))
         return cls(tuple(steps))
 
+    @property
+    def variance(self) -> float:
+        """By how much an atom's image grows: mean square of all blurs along one axis, Å²."""
+        return sum(step.variance for step in self.steps)
+
     def reach(self, field_of_view: tuple[float, float]) -> float:
         """Return how far outside the view, in Å, the steps look."""
         return sum(step.reach(field_of_view) for step in self.steps)
@@ -162,8 +167,8 @@ class Acquired:
         x, y
             Column and row coordinates.
         width
-            Standard deviation, Å, of a spot around the point. A spot covers several scan lines, each with an
-            offset of its own; its centre is their mean, weighted by what each line shows of the spot.
+            Each scan line has an offset of its own, and what is wider than a line shows their mean, here
+            weighted by a Gaussian of this standard deviation, Å; 0 takes the line of the point alone.
         """
         x, y = np.asarray(x, float), np.asarray(y, float)
         if self.displacement is None:
@@ -177,9 +182,10 @@ class Acquired:
             field = ndimage.gaussian_filter1d(long, sigma, axis=0, radius=reach)[reach : len(long) - reach]
         found_x, found_y = x, y
         for _ in range(60):
-            place = np.stack([found_y, found_x])
+            place = np.atleast_2d(np.stack([found_y, found_x]).T).T
             dx, dy = (
-                ndimage.map_coordinates(field[..., axis], place, order=1, mode="nearest") for axis in (0, 1)
+                ndimage.map_coordinates(field[..., axis], place, order=1, mode="nearest").reshape(x.shape)
+                for axis in (0, 1)
             )
             before, found_x, found_y = (
                 (found_x, found_y),
@@ -231,8 +237,9 @@ class RecordedFrame:
     def atoms(self) -> Table:
         """Table of the atoms as `StemFrame.atoms`, at the places where the recorded image shows them.
 
-        Under jitter an atom's place is the mean over the scan lines that show it, see `Acquired.move`, for a
-        spot as wide as the mask's radius. Of a tilted layer `z` is the height before the tilt.
+        Under jitter an atom's place is where a least-squares fit of a Gaussian finds it: the mean over its
+        scan lines, weighted by the square of what each shows of it. Of a tilted layer `z` is the height
+        before the tilt.
         """
         moved = self.recorded.displacement is not None
         table = (self.wide if moved else self.ideal).atoms.copy()
@@ -242,7 +249,9 @@ class RecordedFrame:
 
     def _moved(self, table: Table) -> Table:
         x, y = table["x"].astype(float) - self.margin[1], table["y"].astype(float) - self.margin[0]
-        table["x"], table["y"] = self.recorded.move(x, y, self.ideal.mask_radius)
+        # As wide as a Gaussian of the same height; its square is narrower by the root of two.
+        variance = 1 / (2 * np.pi * self.ideal.psf.peak) + self.recorded.acquisition.variance
+        table["x"], table["y"] = self.recorded.move(x, y, float(np.sqrt(variance / 2)))
         (rows, columns), (dy, dx) = self.image.shape, self.ideal.pixel_size
         x, y, radius = table["x"], table["y"], self.ideal.mask_radius
         table["visible"] = (x >= -0.5) & (x < columns - 0.5) & (y >= -0.5) & (y < rows - 0.5)

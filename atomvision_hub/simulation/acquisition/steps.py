@@ -108,6 +108,11 @@ class Step:
         del field_of_view
         return 0.0
 
+    @property
+    def variance(self) -> float:
+        """By how much an atom's image grows: mean square of the blur along one axis, Å²."""
+        return 0.0
+
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Return the frame after this step."""
         raise NotImplementedError
@@ -190,6 +195,11 @@ class Vibration(Step):
         """Return five widths."""
         return 5 * self.rms
 
+    @property
+    def variance(self) -> float:
+        """Of the Gaussian."""
+        return self.rms**2
+
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Blur."""
         return _blurred(frame, self.rms)
@@ -226,9 +236,21 @@ class Probe(Step):
         """Return the radius of geometric blur and of the Airy rings that hold 98 % of the intensity."""
         if self.semi_angle == 0:
             return 0.0
+        return self._blur + 5 * wavelength(self.voltage) / (1e-3 * self.semi_angle)
+
+    @property
+    def _blur(self) -> float:
+        """Radius of the disk that geometrical optics gives, Å."""
         angle = 1e-3 * self.semi_angle
-        blur = angle * (abs(self.defocus) + self.astigmatism) + 1e7 * abs(self.spherical) * angle**3
-        return blur + 5 * wavelength(self.voltage) / angle
+        return angle * (abs(self.defocus) + self.astigmatism) + 1e7 * abs(self.spherical) * angle**3
+
+    @property
+    def variance(self) -> float:
+        """Of a Gaussian as high as the Airy pattern, and of the disk of geometrical optics."""
+        if self.semi_angle == 0:
+            return 0.0
+        airy = (wavelength(self.voltage) / (1e-3 * self.semi_angle)) ** 2 / (2 * np.pi**2)
+        return float(airy + self._blur**2 / 4)
 
     def transfer(self, shape: tuple[int, int], pixel_size: tuple[float, float]) -> npt.NDArray[np.complex128]:
         """Return the optical transfer function of a periodic frame, as `rfft2` orders it."""
@@ -269,6 +291,11 @@ class SourceSize(Step):
     def reach(self, field_of_view: tuple[float, float]) -> float:
         """Return five standard deviations."""
         return 5 * self.fwhm * FWHM_TO_SIGMA
+
+    @property
+    def variance(self) -> float:
+        """Of the Gaussian."""
+        return (self.fwhm * FWHM_TO_SIGMA) ** 2
 
     def __call__(self, frame: Frame, generator: np.random.Generator) -> Frame:
         """Blur."""

@@ -78,7 +78,7 @@ class AcquiredBatch:
         lines = self.line_offset[:, :, None, :].expand(*self.images.shape, 2)
         return lines if self.pixel_offset is None else lines + _along_x(self.pixel_offset)
 
-    def move(self, x: Tensor, y: Tensor, width: float = 0.5) -> tuple[Tensor, Tensor]:
+    def move(self, x: Tensor, y: Tensor, width: float = 0.4) -> tuple[Tensor, Tensor]:
         """Return where points (px) of the ideal images lie in the recorded ones.
 
         Parameters
@@ -86,8 +86,8 @@ class AcquiredBatch:
         x, y
             Column and row coordinates, (batch, n), counted from the recorded part.
         width
-            Standard deviation, Å, of a spot around the point, over whose scan lines is averaged, as in
-            `Acquired.move`; 0 takes the point's own line.
+            Scan lines are averaged, weighted by a Gaussian of this standard deviation, Å, as in
+            `Acquired.move`; 0 takes the point's own line. Best is 0.7 of the width of an atom.
         """
         if self.line_offset is None:
             return x.clone(), y.clone()
@@ -106,7 +106,7 @@ class AcquiredBatch:
             found_y = start_y - offset[..., 1] * per_pixel[:, :1]
         return found_x, found_y
 
-    def move_masks(self, masks: Tensor, width: float = 0.5) -> Tensor:
+    def move_masks(self, masks: Tensor, width: float = 0.4) -> Tensor:
         """Return masks, or any labels of pixels, as the recorded images show them (nearest neighbours).
 
         Parameters
