@@ -11,7 +11,12 @@ Augment = Literal["none", "shift_mirror", "pose"]
 
 
 def draw_transforms(
-    count: int, augment: Augment, crop_min: float, generator: torch.Generator
+    count: int,
+    augment: Augment,
+    crop_min: float,
+    generator: torch.Generator,
+    *,
+    side: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draw similarity transforms from output to input coordinates.
 
@@ -29,6 +34,8 @@ def draw_transforms(
         Smallest side of the crop, as a part of the image's side.
     generator
         Source of randomness.
+    side
+        Sides of the crops, (count,), as parts of the image's side; drawn from `crop_min` to 1 by default.
 
     Returns
     -------
@@ -38,7 +45,7 @@ def draw_transforms(
     uniform = torch.rand(count, 7, generator=generator, dtype=torch.float64)  # always drawn: same stream
     if augment == "none":
         return torch.eye(2, 3).repeat(count, 1, 1)
-    side = crop_min + (1 - crop_min) * uniform[:, 0]
+    side = crop_min + (1 - crop_min) * uniform[:, 0] if side is None else side.double()
     angle = torch.zeros(count, dtype=torch.float64)
     if augment == "pose":
         # |cos| + |sin| <= 1/side: angles closer than `barred` to the diagonal do not fit.

@@ -1,0 +1,258 @@
+"""Segmenter: a U-Net that says of every pixel whether it belongs to an atom."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
+from atomvision_hub.models.base import HubModel, check_images
+
+#: What the network gets to see of an image, one channel each; see `look_at`.
+View = Literal["linear", "root", "log"]
+#: Faint atoms: the logarithm's straight part ends at 1/32 of the mean intensity, half a grey level or so.
+_LOG_GAIN = 32.0
+
+
+def look_at(images: Tensor, views: Sequence[View]) -> Tensor:
+    """Return an image's intensity in several scales, each with mean 0 and variance 1 over the image.
+
+    With u the intensity above the darkest pixel relative to its mean: ``linear`` is u, ``root`` is sqrt(u),
+    which makes counting noise even, ``log`` is log(1 + 32 u), in which an oxygen beside tungsten (contrast
+    1:45) can be seen. No gain or offset of the detector changes any of them.
+
+    Parameters
+    ----------
+    images
+        Grey images [batch, 1, row, column], any scale.
+    views
+        Which scales, in the order of the channels.
+
+    Returns
+    -------
+    Tensor
+        float32 [batch, len(views), row, column].
+    """
+    values = images.float()
+    above = values - values.amin((2, 3), keepdim=True)
+    ratio = above / above.mean((2, 3), keepdim=True).clamp(min=1e-12)
+    scales = {"linear": lambda: ratio, "root": ratio.sqrt, "log": lambda: torch.log1p(_LOG_GAIN * ratio)}
+    seen = torch.cat([scales[view]() for view in views], 1)
+    spread, mean = torch.var_mean(seen, (2, 3), keepdim=True, correction=0)
+    return (seen - mean) / (spread + 1e-12).sqrt()
+
+
+class Segmenter(HubModel):
+    """A U-Net of segmentation-models-pytorch on grey images of any size, intensities of any scale.
+
+    Every image is normalised by its own mean and darkest pixel (`look_at`) and padded to what the network
+    needs; the padding is cut off again.
+
+    Parameters
+    ----------
+    encoder
+        Name as in segmentation-models-pytorch, ``tu-NAME`` for one of timm.
+    depth
+        Number of times the encoder halves the image, 3 to 5.
+    decoder_channels
+        Width of the decoder's blocks, coarse to fine, one for each halving.
+    views
+        What it gets to see of an image; three of them fit pretrained encoders.
+    outputs
+        How many masks it answers with: one for each of ``known["mask_radii"]`` (Å), or one.
+    known
+        Of `HubModel`; ``threshold`` is the probability above which a pixel counts as atom.
+
+    Raises
+    ------
+    UsageError
+        When there is no such encoder or the numbers do not fit each other.
+    """
+
+    kind: ClassVar[str] = "segmenter"
+    task: ClassVar[str] = "image-segmentation"
+
+    def __init__(
+        self,
+        *,
+        encoder: str = "tu-efficientnet_lite0",
+        depth: int = 4,
+        decoder_channels: Sequence[int] = (96, 64, 32, 16),
+        views: Sequence[View] = get_args(View),
+        outputs: int = 1,
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            arguments={
+                "encoder": encoder,
+                "depth": depth,
+                "decoder_channels": list(decoder_channels),
+                "views": list(views),
+                "outputs": outputs,
+            },
+            known=known,
+        )
+        if len(decoder_channels) != depth or not 3 <= depth <= 5:
+            raise UsageError(
+                f"a depth of 3 to 5 needs as many decoder_channels, not {depth} and {list(decoder_channels)}"
+            )
+        if not views or set(views) - set(get_args(View)):
+            raise UsageError(f"views must be some of {', '.join(get_args(View))}, not {list(views)}")
+        _check_encoder(encoder)
+        self.views: tuple[View, ...] = tuple(views)
+        self.multiple = 2**depth
+        with warnings.catch_warnings():
+            # Names of smp's own copies of timm's networks are deprecated there, but still right.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.network = smp.Unet(
+                encoder,
+                encoder_depth=depth,
+                encoder_weights=None,
+                decoder_channels=tuple(decoder_channels),
+                in_channels=len(views),
+                classes=outputs,
+            )
+        _drop_unused(self.network.encoder)
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a pixel counts as atom, as validation chose it."""
+        return float(self.known.get("threshold", 0.5))
+
+    def forward(self, images: Tensor, *, every: bool = False) -> Tensor:
+        """Return logits of "this pixel belongs to an atom".
+
+        Parameters
+        ----------
+        images
+            Grey, float 0..1, [batch, 1, row, column], any rows and columns.
+        every
+            Return all masks, not only the first.
+
+        Returns
+        -------
+        Tensor
+            [batch, 1, row, column]; [batch, outputs, row, column] with `every`.
+
+        Raises
+        ------
+        UsageError
+            When `images` are no such batch.
+        """
+        check_images(images, "a segmenter")
+        rows, columns = images.shape[2:]
+        seen = look_at(images, self.views).to(next(self.network.parameters()).dtype)
+        below, right = -rows % self.multiple, -columns % self.multiple
+        if below or right:
+            seen = torch.nn.functional.pad(seen, (0, right, 0, below), mode="replicate")
+        logits: Tensor = self.network(seen)[:, :, :rows, :columns]
+        return logits if every else logits[:, :1]
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, *, radius: float | None = None) -> Tensor:
+        """Return the probability that a pixel belongs to an atom, float32 [batch, 1, row, column].
+
+        Parameters
+        ----------
+        images
+            As of `forward`.
+        radius
+            Radius of an atom's disk in Å, one of ``known["mask_radii"]``; the first by default.
+
+        Raises
+        ------
+        UsageError
+            When the model learned no such radius, or `images` are no such batch.
+        """
+        radii = list(self.known.get("mask_radii", []))
+        if radius is not None and radius not in radii:
+            raise UsageError(f"this model knows disks of {radii or 'no'} Å, not {radius}")
+        which = 0 if radius is None else radii.index(radius)
+        return self.forward(images, every=True)[:, which : which + 1].float().sigmoid()
+
+    def load_encoder(self, weights: str) -> str:
+        """Start from a pretrained encoder; return in words which.
+
+        Parameters
+        ----------
+        weights
+            ``"imagenet"``: those that smp or timm publish (needs a network or a filled cache); otherwise a
+            safetensors file with timm's names, as ``benchmarks/convert_encoder_weights.py`` writes it.
+
+        Raises
+        ------
+        NetworkNeededError
+            When published weights cannot be had.
+        AtomVisionError
+            When a file is missing, damaged or of another network.
+        """
+        encoder = self.network.encoder
+        wanted = encoder.model if self.arguments["encoder"].startswith("tu-") else encoder
+        found = self._published() if weights == "imagenet" else _read(Path(weights))
+        state = wanted.state_dict()
+        wrong = [
+            name for name, value in state.items() if name not in found or found[name].shape != value.shape
+        ]
+        if wrong:
+            raise AtomVisionError(
+                f"{weights} holds no weights of {self.arguments['encoder']} with {len(self.views)} channels: "
+                f"{wrong[0]} is missing or of another shape ({len(wrong)} of {len(state)} are)"
+            )
+        # A file may go on behind the last stage that is used.
+        wanted.load_state_dict({name: found[name] for name in state})
+        return f"ImageNet ({weights if weights == 'imagenet' else Path(weights).name})"
+
+    def _published(self) -> dict[str, Tensor]:
+        name = self.arguments["encoder"]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                pretrained = smp.encoders.get_encoder(
+                    name, in_channels=len(self.views), depth=self.arguments["depth"], weights="imagenet"
+                )
+        except (OSError, RuntimeError, ValueError, KeyError) as problem:
+            raise NetworkNeededError(
+                f"the published weights of {name} cannot be had ({type(problem).__name__}); connect to the "
+                "network, or set model.encoder_weights to a safetensors file or null"
+            ) from None
+        state: dict[str, Tensor] = (pretrained.model if name.startswith("tu-") else pretrained).state_dict()
+        return state
+
+
+def _drop_unused(encoder: torch.nn.Module) -> None:
+    """Remove stages behind the last one whose output is used: timm's EfficientNets keep and compute them."""
+    model: Any = getattr(encoder, "model", None)
+    last = model.feature_info.module_name()[-1] if hasattr(model, "feature_info") else ""
+    kind, _, index = last.partition(".")
+    if kind == "blocks" and index.isdigit():
+        del model.blocks[int(index) + 1 :]
+
+
+def _check_encoder(name: str) -> None:
+    known = [f"tu-{found}" for found in timm.list_models()] + list(smp.encoders.get_encoder_names())
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise UsageError(f"segmentation-models-pytorch {smp.__version__} knows no encoder {name!r}{hint}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise AtomVisionError(
+            f"there is no file {path}; give safetensors, imagenet (from the network) or null (from scratch)"
+        )
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise AtomVisionError(f"{path} is no safetensors file: {str(problem).splitlines()[0]}") from None
+    return found
