@@ -1,7 +1,8 @@
 """Random crystals of all layer groups, balanced over the five lattices: the source ``synthetic:N``.
 
 Crystal number i is drawn from (seed, i) alone: it is the same for every N, order and process. Its projected
-lattice is class i mod 5, and the layer groups that can show a class take turns. Each is verified by `classify_lattice` and drawn again where symmetry came out higher by chance.
+lattice is class i mod 5, and the layer groups that can show a class take turns. Each is verified by
+`classify_lattice` and drawn again where symmetry came out higher by chance.
 
 Real lattices are often nearly more symmetric than they are; to learn from such cases, a share of the crystals
 is made *pseudo-symmetric*, in two ways:
@@ -85,8 +86,8 @@ _MORE_SYMMETRIC = {
     OBLIQUE: (HEXAGONAL, SQUARE, RECTANGULAR, CENTERED),
 }
 _CITATION = (
-    "AtomVision Hub; layer groups from PyXtal, S. Fredericks et al., Comput. Phys. Commun. 261, 107810 (2021), "
-    "doi:10.1016/j.cpc.2020.107810"
+    "AtomVision Hub; layer groups from PyXtal, S. Fredericks et al., Comput. Phys. Commun. 261, 107810 "
+    "(2021), doi:10.1016/j.cpc.2020.107810"
 )
 _LICENCE = "CC0-1.0 (drawn at random)"
 # Positions drawn at once, of which the densest packing is kept.
