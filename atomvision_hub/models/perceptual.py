@@ -96,6 +96,8 @@ class Content(nn.Module):
             except RuntimeError as problem:
                 reason = str(problem).splitlines()[-1].strip()
                 raise UsageError(f"{weights} does not fit {content}: {reason}") from None
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
         self.requires_grad_(False)

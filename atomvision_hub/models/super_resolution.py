@@ -1,9 +1,9 @@
 """Super-resolution of images of atoms: four times as many pixels along each side, after SRGAN.
 
 The generator is the residual network of C. Ledig et al., CVPR 2017 (arXiv:1609.04802), without batch
-normalisation (B. Lim et al., EDSR, arXiv:1707.02921). It knows no grey scale: an image is brought to mean 0 and
-standard deviation 1, and the answer is brought back, so that counts, 8-bit levels and fractions of the maximum
-give the same picture. The last layer is linear: every grey level can be reached.
+normalisation (B. Lim et al., EDSR, arXiv:1707.02921). It knows no grey scale: an image is brought to mean 0
+and standard deviation 1, and the answer is brought back, so that counts, 8-bit levels and fractions of the
+maximum give the same picture. The last layer is linear: every grey level can be reached.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.PReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        last.weight.data.mul_(0.1)  # residual branches start small (EDSR)
+        self.body = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU(), last)
 
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = images + self.body(images)
@@ -52,8 +50,8 @@ class _Block(nn.Module):
 class SuperResolution(HubModel):
     """The generator: grey images 0..1 [batch, 1, row, column] to four times the rows and columns.
 
-    What it adds to a bicubic enlargement is learned; both are in the grey scale of the input, which the answer
-    may overshoot a little. Any shape of 8 px or more fits.
+    What it adds to a bicubic enlargement is learned; the answer is in the grey scale of the input and may
+    overshoot it a little. Any shape of 8 px or more fits.
 
     Parameters
     ----------
@@ -76,13 +74,12 @@ class SuperResolution(HubModel):
         doublings: list[nn.Module] = []
         for _ in range(2):
             doublings += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()]
-        self.tail = nn.Sequential(*doublings, nn.Conv2d(channels, 1, 5, padding=2))
-        # Residual branches start small (EDSR), and the whole starts as what it refines: the bicubic image.
-        for block in self.blocks:
-            nn.init.kaiming_normal_(block.body[2].weight)
-            block.body[2].weight.data.mul_(0.1)
-        nn.init.zeros_(self.tail[-1].weight)
-        nn.init.zeros_(self.tail[-1].bias)
+        last = nn.Conv2d(channels, 1, 5, padding=2)
+        self.tail = nn.Sequential(*doublings, last)
+        # The whole starts as what it refines, the bicubic image.
+        nn.init.zeros_(last.weight)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the enlarged images, in the type of `images`."""
@@ -174,14 +171,17 @@ def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def enlarge(images: Tensor) -> Tensor:
     """Return images of four times the rows and columns by bicubic interpolation; pixel areas stay aligned."""
-    return functional.interpolate(images, scale_factor=float(SCALE), mode="bicubic", align_corners=False)
+    # "antialias" changes nothing when enlarging but the kernel, to that of Pillow, which keeps ramps straight.
+    return functional.interpolate(
+        images, scale_factor=float(SCALE), mode="bicubic", align_corners=False, antialias=True
+    )
 
 
 class Discriminator(nn.Module):
     """Tells images from the generator's answers: one logit for each patch of 16 x 16 px, any size.
 
-    The convolutions of SRGAN's discriminator; group instead of batch normalisation, so that an answer does not
-    depend on the other images nor on the number of processes.
+    The convolutions of SRGAN's discriminator; group instead of batch normalisation, so that an answer depends
+    neither on the other images nor on the number of processes.
 
     Parameters
     ----------

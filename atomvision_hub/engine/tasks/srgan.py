@@ -42,7 +42,7 @@ class SrganData(DataConfig):
         ``intensity_scale``, ...), as ``stem2d`` does. Otherwise the atoms found in the high-resolution image
         count as the true ones, and grey level 0 as no electrons.
     pixel_size
-        Å/px of images that do not tell theirs, such as those of plain folders. Without it no atoms are scored.
+        Å/px of images that do not tell theirs, such as those of folders; without it atoms are not scored.
     """
 
     content_weights: Path | None = None
@@ -74,15 +74,15 @@ class SrganTraining(LoopConfig):
     learning_rate
         Of both Adam optimisers in the adversarial phase: constant, falling to 0 over its last quarter.
     pretrain_epochs, pretrain_learning_rate
-        First epochs by mean squared error of the pixels alone; the rate falls from its peak along half a cosine
-        to `learning_rate`. As many as `epochs`: a generator without adversary.
+        First epochs by mean squared error of the pixels alone; the rate falls from its peak along half a
+        cosine to `learning_rate`. As many as `epochs`: a generator without adversary.
     content
         ``vgg19:4``, ``vgg16:N`` or ``pixels``, see `models.perceptual`.
     adversarial
         Weight of the adversarial loss beside the content loss.
     degradation
-        How low resolution is made: ``"bicubic"`` reduces the image as in the paper; ``"physical"`` adds up the
-        electrons of 4 x 4 pixels and draws their number (Poisson).
+        How low resolution is made: ``"bicubic"`` reduces the image as in the paper; ``"physical"`` adds up
+        the electrons of 4 x 4 pixels and draws their number (Poisson).
     dose
         Smallest and largest mean of detected electrons per Å², log-uniform.
     crop
@@ -90,7 +90,7 @@ class SrganTraining(LoopConfig):
     view
         Largest side that is kept of an image (the central square), px.
     select_by
-        What validation picks the epoch by, after the first phase: the least content loss, or the highest PSNR.
+        What validation picks the epoch by, after the first phase: least content loss, or highest PSNR.
     atom_rows, dose_rows
         Test rows in which atoms are sought, evenly spaced, and rows for the table over dose.
     """
@@ -218,8 +218,8 @@ def view_side(source: Source, config: SrganTraining) -> int:
     side = min(config.view, smallest // 16 * 16)
     if config.crop > side:
         raise UsageError(
-            f"training.crop={config.crop} does not fit views of {side} px (smallest training image: {smallest} "
-            f"px); set training.crop={max(side, 32)} or less"
+            f"training.crop={config.crop} does not fit views of {side} px (the smallest training image has "
+            f"{smallest} px); set training.crop={max(side, 32)} or less"
         )
     return side
 
@@ -227,11 +227,11 @@ def view_side(source: Source, config: SrganTraining) -> int:
 class Degrade:
     """Makes low resolution of high resolution on the device.
 
-    Bicubic is the reduction of Pillow and torchvision (with antialiasing), rounded to 8 bit like a saved image.
-    Physical: intensities of 4 x 4 pixels add up, as on a detector that is read out binned or with a beam that
-    dwells on every fourth point and covers as much; the number of electrons is drawn, at a mean dose over the
-    view. The grey scale is that of the truth (electrons divided by their expectation at grey 1, background
-    subtracted), so that no scale has to be guessed; noise may leave 0..1.
+    Bicubic is the reduction of Pillow and torchvision (with antialiasing), rounded to 8 bit like a saved
+    image. Physical: the intensities of 4 x 4 pixels add up, as when pixels are binned; the number of
+    electrons is drawn (Poisson), at a mean dose over the view. The grey scale is that of the truth (electrons
+    over those expected between grey 0 and 1, background subtracted), so that no scale has to be guessed;
+    noise may leave 0..1.
     """
 
     def __init__(self, kind: Degradation) -> None:
@@ -274,8 +274,8 @@ class Prepared:
     def __init__(self, views: Views, config: SrganTraining, device: torch.device) -> None:
         if config.degradation == "physical" and not np.isfinite(views.area).all():
             raise UsageError(
-                "a dose needs the pixel size, which these images do not tell; set data.pixel_size=0.1 (Å/px), "
-                "or training.degradation=bicubic"
+                "a dose needs the pixel size, which these images do not tell; set data.pixel_size (Å/px), or "
+                "training.degradation=bicubic"
             )
         self.images = torch.from_numpy(views.images).to(device)
         self.background = torch.from_numpy(views.background).float().to(device)
@@ -295,6 +295,11 @@ class Prepared:
         return self.degrade(truth, *known, dose, generator)
 
 
+def prepare(rows: Rows, side: int, config: SrganConfig, device: torch.device) -> Prepared:
+    """Decode a split and put it on the device."""
+    return Prepared(decode_views(rows, side, config.data.pixel_size), config.training, device)
+
+
 def draw_doses(count: int, config: SrganTraining, generator: torch.Generator) -> torch.Tensor:
     """Draw doses, log-uniform, electrons per Å² [count], on the CPU."""
     low, high = (math.log(value) for value in config.dose)
@@ -302,7 +307,7 @@ def draw_doses(count: int, config: SrganTraining, generator: torch.Generator) ->
 
 
 def draw_crops(count: int, part: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw transforms for `engine.augment.sample`: a crop of a fixed size anywhere, at any angle, mirrored or not.
+    """Draw transforms for `engine.augment.sample`: crops of one size, anywhere, at any angle, some mirrored.
 
     Parameters
     ----------
@@ -364,7 +369,7 @@ class Batches:
 
 
 def rate(step: int, first: int, total: int, config: SrganTraining) -> float:
-    """Return the learning rate of a step: `first` steps of warm-up and half a cosine, then the second phase."""
+    """Return the learning rate of a step; the first phase has `first` of the `total` steps."""
     if step < first:
         warm = max(1, round(config.warmup * first))
         peak, last = config.pretrain_learning_rate, config.learning_rate
@@ -458,12 +463,11 @@ class Judge:
         return {"psnr": means[0], "content": means[1]}
 
     def answers(self, model: torch.nn.Module) -> npt.NDArray[np.float32]:
-        """Return a network's answers, grey 0..1 [n, row, column], on every process."""
+        """Return a network's answers in single precision, grey 0..1 [n, row, column], on every process."""
 
         def one(picked: npt.NDArray[np.int64]) -> torch.Tensor:
             rows = torch.from_numpy(picked).to(self.accelerator.device)
-            with self.accelerator.autocast():
-                return answer(model, self.images[rows])[:, 0].clamp(0, 1)
+            return answer(model, self.images[rows])[:, 0].clamp(0, 1)
 
         return self._gather(model, one).numpy()
 
@@ -473,7 +477,7 @@ class Judge:
 
     def truth(self) -> npt.NDArray[np.float32]:
         """Return the high-resolution images [n, row, column], grey 0..1."""
-        return self.data.images[:, 0].cpu().numpy().astype(np.float32) / 255
+        return self.data.images[:, 0].float().div(255).cpu().numpy()
 
     def _gather(self, model: torch.nn.Module, function: Any) -> torch.Tensor:
         was_training = model.training
@@ -484,7 +488,7 @@ class Judge:
 
 
 def known_facts(source: Source, config: SrganTraining, side: int) -> dict[str, Any]:
-    """Return what travels with the weights: ``pixel_size`` and ``field_of_view`` of the input, its degradation."""
+    """Return what travels with the weights: pixel size and field of view of the input, degradation."""
     known: dict[str, Any] = dict(source.calibration(config.crop / side))
     if known:
         known["pixel_size"] = [round(SCALE * value, 9) for value in known["pixel_size"]]
@@ -509,17 +513,20 @@ class Report:
     pixel_size: float | None
 
     def facts(self, chosen: Mapping[str, Any], origin: str, config: SrganTraining) -> dict[str, Any]:
-        """Return what the card adds to the facts of every run; `chosen` is the epoch, `origin` that of the loss."""
+        """Return what the card adds to the facts of every run, for the `chosen` epoch.
+
+        `origin` says where the content loss has its weights from.
+        """
         mse = config.pretrain_epochs == config.epochs
         loss = (
             "Trained by mean squared error alone, without adversary."
             if mse
-            else f"Content loss `{config.content}` ({origin}), adversarial loss weighted {config.adversarial:g}, "
-            f"after {config.pretrain_epochs} epochs by mean squared error."
+            else f"Content loss `{config.content}` ({origin}), adversarial loss weighted "
+            f"{config.adversarial:g}, after {config.pretrain_epochs} epochs by mean squared error."
         )
         captions = {
             "curves.png": "Validation over the epochs; grey: by mean squared error alone.",
-            "examples.png": "Test images at the doses they were tested at: low resolution, enlargements, truth.",
+            "examples.png": "Test images as they were tested: low resolution, enlargements, truth.",
         }
         return {
             "metrics": {
@@ -598,13 +605,15 @@ def test_report(
         }
     ]
     if dosed:
-        dose_rows = []
-        dose_scenes = _scenes(rows, views, judge.truth(), config, picked)
+        tried: dict[str, npt.NDArray[np.float32]] = {}
         for dose, one, made in zip(doses, dosed, dose_answers, strict=True):
-            tried = {**report.simple_methods(one.low(), smoothing), name: made}
-            del tried["lanczos"]
-            judged = report.judge_images(tried, dose_scenes)
-            dose_rows += [[f"{dose:g}", *row] for row in report.method_rows(judged)]
+            tried |= {
+                f"{dose:g}|{method}": images
+                for method, images in {**report.simple_methods(one.low(), smoothing), name: made}.items()
+                if method != "lanczos"
+            }
+        judged = report.judge_images(tried, _scenes(rows, views, judge.truth(), config, picked))
+        dose_rows = [[*str(row[0]).split("|"), *row[1:]] for row in report.method_rows(judged)]
         tables.append(
             {
                 "title": "Over dose",
@@ -653,10 +662,10 @@ def _scenes(
             if "pixel_size" in rows.columns
             else [config.data.pixel_size] * 2
         )
-        if size[0] is None:
+        if None in size:
             scenes.append(report.Scene(truth[index]))
             continue
-        steps = (float(size[0]), float(size[1]))
+        steps = (float(size[0] or 0), float(size[1] or 0))
         if "atoms" in rows.columns:
             corner = (int(views.left[index]), int(views.top[index]))
             exponent = float(rows.columns["z_exponent"][index])
@@ -679,8 +688,8 @@ def _methods_note(config: SrganTraining, rows: int, sought: int, smoothing: floa
         f" Smoothed: by a Gaussian of {smoothing:g} px, chosen on validation images." if smoothing else ""
     )
     return (
-        f"{how}{smooth} PSNR and SSIM on {rows} images, atoms on {sought}. Atoms are sought by `detect_atoms`; the "
-        "row of the high resolution says what it finds in the true images, the best that an enlargement can do."
+        f"{how}{smooth} PSNR and SSIM on {rows} images, atoms on {sought}. Atoms are sought by "
+        "`detect_atoms`; what it finds in the true images is the row of the high resolution."
     )
 
 
@@ -688,8 +697,8 @@ def _notes(config: SrganConfig, calibrated: bool) -> list[str]:
     notes = []
     if config.training.degradation == "bicubic":
         notes.append(
-            "Without noise an image of columns ten pixels wide loses little when it is reduced to a quarter: plain "
-            "interpolation is hard to beat here, and this is no measure of use on micrographs."
+            "Without noise an image of columns ten pixels wide loses little when it is reduced to a quarter: "
+            "plain interpolation is hard to beat here, and this is no measure of use on micrographs."
         )
     else:
         notes.append("The dose is the only noise it knows: no drift, scan distortion or amorphous support.")

@@ -1,4 +1,4 @@
-"""How enlarged images are judged: beside simple methods, and by the atoms that are lost, invented or moved."""
+"""How enlarged images are judged: beside simple methods, by the atoms that are lost, invented or moved."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def judge_images(
 
 
 def _one_thread() -> None:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(1)
 
 
 def enlarge_all(low: Array, kind: Image.Resampling, smoothing: float = 0.0) -> Array:
-    """Return images [n, row, column] four times as large by interpolation, smoothed by a Gaussian first (px)."""
+    """Return images [n, row, column] four times as large by interpolation, smoothed first (Gaussian, px)."""
     from atomvision_hub.models.super_resolution import SCALE
 
     if smoothing:
@@ -181,8 +181,8 @@ _FIGURES: dict[str, tuple[str, Callable[[Table], Table]]] = {
 _NOTES = {
     "psnr": "Mean over the images, grey levels 0..1.",
     "ssim": "Mean over the images, grey levels 0..1.",
-    "missing_atoms": "Share of the resolvable columns (nearest one 1.2 Å away or more, peak at least 5 % of the "
-    "brightest, half an Å or more from the edge) without a detection within 0.5 Å.",
+    "missing_atoms": "Share of the resolvable columns (nearest one 1.2 Å away or more, peak at least 5 % of "
+    "the brightest, half an Å or more from the edge) without a detection within 0.5 Å.",
     "hallucinated_atoms": "Share of the detections with no column within 0.5 Å.",
     "position_error": "Root mean square of right detections.",
 }
@@ -208,7 +208,7 @@ def summarise(
         sums = np.zeros((len(names), rows.shape[1]))
         np.add.at(sums, inside, rows)
         times = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-        drawn = times @ sums
+        drawn = times.astype(float) @ sums
         for name in part:
             unit, figure = _FIGURES[name]
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -240,7 +240,7 @@ def metric_facts(
 
 
 def method_rows(scores: Mapping[str, Table]) -> list[list[Any]]:
-    """Return a row for every method: name, PSNR, SSIM, missing and hallucinated atoms (%), position error (Å)."""
+    """Return a row for every method, with the entries of `METHOD_COLUMNS`."""
     rows = []
     for method, table in scores.items():
         figures = summarise(table, draws=1)
@@ -303,13 +303,13 @@ def draw_examples(
     figure = Figure(figsize=(2.1 * len(titles) + 0.3, 2.2 * len(examples) + 0.2), layout="constrained")
     grid = figure.subplots(len(examples), len(titles), squeeze=False)
     side = max(image.shape[0] for image in examples[0][1].values())
-    for axes_row, (name, images) in zip(grid, examples, strict=True):
+    for index, (axes_row, (name, images)) in enumerate(zip(grid, examples, strict=True)):
         for axes, title in zip(axes_row, titles, strict=True):
             extent = (-0.5, side - 0.5, side - 0.5, -0.5)
             axes.imshow(images[title], cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
-            if axes_row is grid[0]:
+            if index == 0:
                 axes.set_title(title, fontsize=9)
         axes_row[0].set_ylabel(name, fontsize=9)
     if pixel_size is not None:
