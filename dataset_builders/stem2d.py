@@ -9,24 +9,30 @@ crystal becomes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from ase import Atoms
 from PIL import Image
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_serializer
 
 from atomvision_hub import simulate_stem
 from atomvision_hub.cards.citations import ATOMVISION
 from atomvision_hub.data import build as engine
 from atomvision_hub.data.crystals import Crystals, random_pose
 from atomvision_hub.data.png import encode_png
+from atomvision_hub.errors import UsageError
 from atomvision_hub.records import Record
 from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
-from atomvision_hub.simulation.record import AtomColumns, StemRow
+from atomvision_hub.simulation.acquisition import Acquisition, Digitise, RecordedFrame, record_stem
+from atomvision_hub.simulation.grey import Grey
+from atomvision_hub.simulation.record import AtomColumns, RecordedStemRow, StemRow
 from atomvision_hub.structures import check_crystal, flat_layer, material_columns
 from atomvision_hub.structures.record import LATTICES, StructureRow
 
@@ -48,6 +54,24 @@ class StemConfig(engine.BuilderConfig):
     bits: Literal[8, 16] = Field(8, description="Bits of a grey level")
     random_pose: bool = Field(False, description="Random rotation and shift of every image")
     poses: int = Field(1, ge=1, description="Images of each material")
+    acquisition: str | list[dict[str, Any]] | None = Field(
+        None, description="Name of a preset, or steps, from the ideal image to the recorded one"
+    )
+
+    @field_validator("acquisition")
+    @classmethod
+    def _known(cls, given: str | list[dict[str, Any]] | None) -> str | list[dict[str, Any]] | None:
+        try:
+            _acquisition(given)
+        except UsageError as problem:
+            raise ValueError(str(problem)) from None
+        return given
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: Any) -> dict[str, Any]:
+        # An option that is not used is not written, so that folders built before there was one can go on.
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if value is not None}
 
     def simulation(self) -> dict[str, Any]:
         """Return the arguments of `simulate_stem` that do not change from image to image."""
@@ -85,7 +109,9 @@ class Stem2D(engine.DatasetBuilder):
 
     def record(self, config: StemConfig) -> type[Record]:
         """Return the record of the config's rows."""
-        return StemRow if config.content == "images" else StructureRow
+        if config.content == "structures":
+            return StructureRow
+        return StemRow if config.acquisition is None else RecordedStemRow
 
     def open(self, options: engine.BuildOptions) -> Crystals:
         """Open the sources."""
@@ -102,15 +128,10 @@ class Stem2D(engine.DatasetBuilder):
             return [
                 StructureRow(id=identifier, cell=cell, numbers=numbers, positions=layer.positions, **material)
             ]
-        names = [identifier] if config.poses == 1 else [f"{identifier}@{n}" for n in range(config.poses)]
-        rows: list[Record] = []
-        for pose, name in enumerate(names):
-            rotation, shift = 0.0, (0.0, 0.0)
-            if config.random_pose:
-                rotation, shift = random_pose(seed, identifier, pose, layer.cell[:2, :2])
-            frame = simulate_stem(layer, rotation=rotation, shift=shift, **config.simulation())
-            rows.append(stem_row(name, frame, material, config.bits))
-        return rows
+        return [
+            stem_row(view.name, view.frame(config, seed), material, config.bits)
+            for view in views(layer, identifier, config, seed)
+        ]
 
     def caption(self, row: Mapping[str, Any]) -> str:
         """Return formula, lattice and size of the view."""
@@ -133,19 +154,81 @@ class Stem2D(engine.DatasetBuilder):
                 yield f"row {row['id']}: the mask does not fit the atom table"
 
 
-def stem_row(identifier: str, frame: StemFrame, material: Mapping[str, Any], bits: Literal[8, 16]) -> StemRow:
-    """Return a simulated image with its targets as a row."""
-    grey, scale, offset = to_grey(frame.image, bits=bits)
-    return StemRow(
-        id=identifier,
-        image=encode_png(grey),
-        intensity_scale=scale,
-        intensity_offset=offset,
-        mask=encode_png(frame.mask),
-        atoms=AtomColumns(**{name: frame.atoms[name] for name in AtomColumns.model_fields}),
+@dataclass(frozen=True)
+class View:
+    """A crystal as one image shows it.
+
+    Attributes
+    ----------
+    name
+        Id of the row.
+    crystal, rotation, shift
+        As of `simulate_stem`.
+    """
+
+    name: str
+    crystal: Atoms
+    rotation: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def frame(self, config: StemConfig, seed: int) -> StemFrame | RecordedFrame:
+        """Return the ideal image, or the recorded one if the config has an acquisition."""
+        options = {"rotation": self.rotation, "shift": self.shift, **config.simulation()}
+        acquisition = _acquisition(config.acquisition)
+        if acquisition is None:
+            return simulate_stem(self.crystal, **options)
+        # Of what the image is, as the pose: it depends neither on other rows nor on the worker.
+        digest = hashlib.blake2b(f"{seed}:{self.name}:acquisition".encode(), digest_size=6).digest()
+        return record_stem(self.crystal, acquisition, seed=int.from_bytes(digest, "big"), **options)
+
+
+def views(layer: Atoms, identifier: str, config: StemConfig, seed: int) -> Iterator[View]:
+    """Yield what the images of one crystal show."""
+    for pose in range(config.poses):
+        name = identifier if config.poses == 1 else f"{identifier}@{pose}"
+        if config.random_pose:
+            yield View(name, layer, *random_pose(seed, identifier, pose, layer.cell[:2, :2]))
+        else:
+            yield View(name, layer)
+
+
+def stem_row(
+    identifier: str,
+    frame: StemFrame | RecordedFrame,
+    material: Mapping[str, Any],
+    bits: Literal[8, 16],
+) -> StemRow:
+    """Return an image with its targets as a row."""
+    grey, scale, offset = _levels(frame, bits)
+    columns = {
+        "id": identifier,
+        "image": encode_png(grey),
+        "intensity_scale": scale,
+        "intensity_offset": offset,
+        "mask": encode_png(frame.mask),
+        "atoms": AtomColumns(**{name: frame.atoms[name] for name in AtomColumns.model_fields}),
         **frame.parameters(),
         **material,
-    )
+    }
+    if isinstance(frame, RecordedFrame):
+        return RecordedStemRow(unit=frame.recorded.acquisition.unit, **columns)
+    return StemRow(**columns)
+
+
+def _levels(frame: StemFrame | RecordedFrame, bits: Literal[8, 16]) -> tuple[Grey, float, float]:
+    """Return grey levels, scale and offset; what was digitised in the recording is not scaled again."""
+    digitise = frame.recorded.acquisition.step("digitise") if isinstance(frame, RecordedFrame) else None
+    if not (isinstance(frame, RecordedFrame) and isinstance(digitise, Digitise) and digitise.bits):
+        return to_grey(frame.image, bits=bits)
+    notes = frame.recorded.notes
+    grey: Grey = frame.image.astype(np.uint8) if digitise.bits <= 8 else frame.image.astype(np.uint16)
+    return grey, notes["level_scale"], notes["level_offset"]
+
+
+def _acquisition(given: str | list[dict[str, Any]] | None) -> Acquisition | None:
+    if given is None or isinstance(given, str):
+        return None if given is None else Acquisition.preset(given)
+    return Acquisition.from_dict(given)
 
 
 def _shape(image: Mapping[str, Any]) -> tuple[int, int]:

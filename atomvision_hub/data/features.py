@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -30,13 +32,14 @@ class ColumnLine:
 def fields_of(record: type[Record]) -> dict[str, Column | type[Record]]:
     """Return the columns of a record in the order they are stored; a nested record stands for a struct.
 
-    What the record itself declares comes before what it inherits, so that a viewer shows the image first
-    and the material's properties after it.
+    What the record itself declares comes before what it inherits, generation by generation, so that a viewer
+    shows the image first and the material's properties after it.
     """
-    own = [name for name in record.model_fields if name in record.__annotations__]
-    inherited = [name for name in record.model_fields if name not in record.__annotations__]
     found: dict[str, Column | type[Record]] = {}
-    for name in own + inherited:
+    generations = [kind for kind in record.__mro__ if issubclass(kind, Record)]
+    declared = chain(*(inspect.get_annotations(kind) for kind in generations))
+    order = dict.fromkeys(name for name in declared if name in record.model_fields)
+    for name in order:
         field = record.model_fields[name]
         if isinstance(field.annotation, type) and issubclass(field.annotation, Record):
             found[name] = field.annotation

@@ -58,3 +58,30 @@ class StemRow(MaterialColumns):
     ]
     z_exponent: Annotated[float, Column("float64", "Exponent n of the atomic number")]
     psf: Annotated[str, Column("string", "Point-spread function with its parameters")]
+
+
+class RecordedStemRow(StemRow):
+    """One STEM image as a detector records it; mask and atoms moved along with what it shows."""
+
+    id: Annotated[str, Column("string", "Unique row identifier")]
+    image: Annotated[bytes, Column("image", "Recorded image, grey levels; row 0 at the top")]
+    intensity_scale: Annotated[
+        float,
+        Column("float64", "Recorded value = intensity_offset + intensity_scale * grey level, in `unit`"),
+    ]
+    intensity_offset: Annotated[float, Column("float64", "Recorded value of grey level 0, in `unit`")]
+    unit: Annotated[
+        str,
+        Column(
+            "string",
+            "Of the recorded values: Z^n/Å² without a dose, electrons/px, or counts/px of a detector",
+        ),
+    ]
+    acquisition: Annotated[
+        str,
+        Column(
+            "string",
+            "What made the recorded image from the ideal one, JSON: seed, steps with their parameters, and "
+            "notes on what the steps chose",
+        ),
+    ]

@@ -16,7 +16,7 @@ from atomvision_hub.data.features import fields_of, table_of, table_problems
 from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.records import Column, Record
-from atomvision_hub.simulation.record import StemRow
+from atomvision_hub.simulation.record import RecordedStemRow, StemRow
 from atomvision_hub.structures.record import StructureRow
 
 
@@ -47,14 +47,14 @@ def row(index: int = 0, **changes: Any) -> Row:
     return Row(**{**values, **changes})
 
 
-@pytest.mark.parametrize("record", [Row, StemRow, StructureRow])
+@pytest.mark.parametrize("record", [Row, StemRow, RecordedStemRow, StructureRow])
 def test_arrow_schema_is_what_datasets_would_write(record: type[Record]) -> None:
     theirs = features_of(record).arrow_schema
     assert arrow_schema(record).equals(theirs)
     assert arrow_schema(record).metadata == theirs.metadata
 
 
-@pytest.mark.parametrize("record", [StemRow, StructureRow])
+@pytest.mark.parametrize("record", [StemRow, RecordedStemRow, StructureRow])
 def test_column_table_covers_every_column_once(record: type[Record]) -> None:
     names = [line.name for line in column_table(record)]
     assert len(set(names)) == len(names)
@@ -66,6 +66,9 @@ def test_own_columns_come_before_inherited_ones() -> None:
     names = list(fields_of(StemRow))
     assert names[:2] == ["id", "image"]
     assert names.index("psf") < names.index("material_id")
+    names = list(fields_of(RecordedStemRow))
+    assert names[:2] == ["id", "image"]
+    assert names.index("acquisition") < names.index("psf") < names.index("material_id")
 
 
 def test_rows_come_back_through_parquet(tmp_path: Any) -> None:

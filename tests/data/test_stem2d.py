@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,11 @@ from PIL import Image
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.data import BuildOptions, BuildReport, load_builder, split_of, validate_folder
 from atomvision_hub.errors import UsageError
+from atomvision_hub.simulation.acquisition import from_record, record_stem
 
-CONFIGS = ("default", "raw16", "rotated", "structures")
+CONFIGS = ("default", "raw16", "rotated", "structures", "typical")
+#: Columns that are arguments of `simulate_stem` and `record_stem`.
+POSE = ("pixel_size", "rotation", "shift", "z_exponent", "psf", "mask_radius")
 
 
 def build(out: Path, *sources: str, **options: Any) -> BuildReport:
@@ -59,23 +63,8 @@ def test_compositions_decide_the_split(tiny: BuildReport) -> None:
 def test_every_row_can_be_rendered_again(tiny: BuildReport, config: str) -> None:
     crystals = {row["id"]: row for row in rows_of(tiny.folder, "structures")}
     for row in rows_of(tiny.folder, config):
-        structure = crystals[row["material_id"]]
-        layer = ase.Atoms(
-            numbers=structure["numbers"],
-            positions=structure["positions"],
-            cell=structure["cell"],
-            pbc=(True, True, False),
-        )
-        frame = simulate_stem(
-            layer,
-            shape=(64, 64),
-            pixel_size=tuple(row["pixel_size"]),
-            rotation=row["rotation"],
-            shift=tuple(row["shift"]),
-            z_exponent=row["z_exponent"],
-            psf=row["psf"],
-            mask_radius=row["mask_radius"],
-        )
+        layer = layer_of(crystals[row["material_id"]])
+        frame = simulate_stem(layer, shape=(64, 64), **{name: row[name] for name in POSE})
         grey = pixels(row["image"])
         intensity = row["intensity_offset"] + row["intensity_scale"] * grey.astype(float)
         assert np.abs(intensity - frame.image).max() <= 0.51 * row["intensity_scale"] + 1e-4
@@ -83,6 +72,67 @@ def test_every_row_can_be_rendered_again(tiny: BuildReport, config: str) -> None
         assert set(np.unique(pixels(row["mask"]))) <= {0, 255}
         for name in frame.atoms.dtype.names:
             assert np.allclose(row["atoms"][name], frame.atoms[name], atol=1e-4)
+
+
+def layer_of(structure: dict[str, Any]) -> ase.Atoms:
+    return ase.Atoms(
+        numbers=structure["numbers"],
+        positions=structure["positions"],
+        cell=structure["cell"],
+        pbc=(True, True, False),
+    )
+
+
+def test_every_recorded_image_can_be_made_again_bit_for_bit(tiny: BuildReport) -> None:
+    crystals = {row["id"]: row for row in rows_of(tiny.folder, "structures")}
+    rows = rows_of(tiny.folder, "typical")
+    for row in rows:
+        acquisition, seed = from_record(row["acquisition"])
+        frame = record_stem(
+            layer_of(crystals[row["material_id"]]),
+            acquisition,
+            seed=seed,
+            shape=(64, 64),
+            **{name: row[name] for name in POSE},
+        )
+        assert np.array_equal(pixels(row["image"]), frame.image)
+        assert np.array_equal(pixels(row["mask"]) > 0, frame.mask)
+        for name in frame.atoms.dtype.names:
+            assert np.array_equal(row["atoms"][name], frame.atoms[name])
+    assert len({from_record(row["acquisition"])[1] for row in rows}) == len(rows)
+    # 500 electrons per Å² on pixels of 0.1 Å: 5 a pixel, and grey levels that tell them.
+    for row in rows:
+        electrons = row["intensity_offset"] + row["intensity_scale"] * pixels(row["image"]).astype(float)
+        assert row["unit"] == "electrons/px"
+        assert electrons.mean() == pytest.approx(5, abs=0.2)
+    # The pose is that of the config without an acquisition.
+    rotated = {row["id"]: row for row in rows_of(tiny.folder, "rotated")}
+    assert all(row["rotation"] == rotated[row["id"]]["rotation"] for row in rows)
+
+
+def test_configs_without_an_acquisition_have_no_trace_of_it(tiny: BuildReport) -> None:
+    for config in ("default", "rotated"):
+        assert not {"acquisition", "unit"} & set(rows_of(tiny.folder, config)[0])
+    manifest = json.loads((tiny.folder / "manifest.json").read_text())
+    assert "acquisition" not in manifest["configs"]["default"]["parameters"]
+    assert manifest["configs"]["typical"]["parameters"]["acquisition"] == "typical"
+
+
+def test_an_acquisition_of_steps(tmp_path: Path) -> None:
+    steps = (
+        "[{step: dose, electrons: 3000}, {step: detector, gain: 5, offset: 20}, {step: digitise, bits: 12}]"
+    )
+    (tmp_path / "mine.yaml").write_text(f"description: Mine\nacquisition: {steps}\n")
+    report = build(tmp_path / "out", configs=[str(tmp_path / "mine.yaml")], tiny=True)
+    assert validate_folder(report.folder) == []
+    row = rows_of(report.folder, "mine")[0]
+    counts = row["intensity_offset"] + row["intensity_scale"] * pixels(row["image"]).astype(float)
+    assert pixels(row["image"]).max() == 4095
+    assert counts.mean() == pytest.approx(20 + 5 * 30, rel=0.02)
+    assert row["unit"] == "counts/px"
+    (tmp_path / "mine.yaml").write_text("description: Mine\nacquisition: perfect\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml: acquisition: there is no preset 'perfect'"):
+        build(tmp_path / "other", configs=[str(tmp_path / "mine.yaml")], tiny=True)
 
 
 def test_raw16_has_the_same_intensities_finer(tiny: BuildReport) -> None:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from atomvision_hub.errors import UsageError
 from atomvision_hub.simulation.acquisition.presets import PRESETS
-from atomvision_hub.simulation.acquisition.steps import STEPS, Frame, Scan, Step, Tilt
+from atomvision_hub.simulation.acquisition.steps import STEPS, Detector, Frame, Scan, Step, Tilt
 from atomvision_hub.simulation.arguments import image_shape, pixel_sizes
 from atomvision_hub.simulation.projection import rotation_matrix
 from atomvision_hub.simulation.stem import StemFrame, simulate_stem
@@ -104,6 +104,14 @@ class Acquisition:
                 raise UsageError("step dose needs electrons, detected per Å²")
             steps.append(kind(**values))
         return cls(tuple(steps))
+
+    @property
+    def unit(self) -> str:
+        """Unit of the recorded values, before they become grey levels."""
+        detector = self.step("detector")
+        if isinstance(detector, Detector) and detector != Detector():
+            return "counts/px"
+        return "electrons/px" if self.step("dose") else "Z^n/Å²"
 
     @property
     def variance(self) -> float:
