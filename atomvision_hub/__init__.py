@@ -17,9 +17,11 @@ _PUBLIC = {
     "simulate_stm": "atomvision_hub.simulation.stm",
     "load_dataset": "atomvision_hub.data",
     "predict": "atomvision_hub.inference",
+    "analyze": "atomvision_hub.inference",
 }
 __all__ = [
     "__version__",
+    "analyze",
     "classify_lattice",
     "load_dataset",
     "load_structures",
@@ -30,7 +32,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from atomvision_hub.data import load_dataset
-    from atomvision_hub.inference import predict
+    from atomvision_hub.inference import analyze, predict
     from atomvision_hub.simulation import simulate_stem
     from atomvision_hub.simulation.stm import simulate_stm
     from atomvision_hub.structures import classify_lattice, load_structures

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from atomvision_hub import __version__
@@ -28,7 +30,7 @@ from atomvision_hub.analysis import (
     detect_atoms,
     radius_graph,
 )
-from atomvision_hub.analysis.atoms import COLUMN_WIDTH
+from atomvision_hub.analysis.atoms import COLUMN_WIDTH, RESOLVABLE_PEAK
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary, LatticeClass
 from atomvision_hub.microscopy import MicroscopeImage, metadata, read_images
@@ -49,6 +51,8 @@ SMALLEST_SIDE, ACROSS = 16, 2.0
 COARSEST, SMALLEST_VIEW = 2 * math.sqrt(2 * math.log(2)) * COLUMN_WIDTH / ACROSS, 6.0
 #: Columns that are less sure than this come from noise as well as not.
 MIN_CONFIDENCE = 0.5
+#: Slower changes than this are no columns: standard deviation of the Gaussian mean that is subtracted, Å.
+GROUND = 3.0
 #: Longest edge of the graph, Å; without calibration in typical nearest distances.
 CUTOFF, CUTOFF_NEAREST = 4.0, 1.6
 #: Below this order the lattice class means little (columns at random have 0.1 to 0.3).
@@ -57,7 +61,8 @@ ORDERED = 0.4
 _TILE, _HALO = 448, 64  # px of the segmenter's scale: what one pass keeps, and what it sees around it
 _MOST_PIXELS = 2**26  # at the segmenter's scale
 _COARSER = 3.0  # how much coarser than learned an image may be for the segmenter
-_LOOK = 512  # px a side of the centre in which the width of columns is measured
+_LOOK = 400  # px a side of the centre in which the width of columns is measured
+_WIDTHS = (0.7, 1.0, 1.4, 2.0)  # times the first guess
 _MOST_ANGLES = 5_000_000
 _GRID = 3  # most views a side that the classifier is shown
 _FEWEST = 12  # columns off the edge from which order is told
@@ -176,10 +181,14 @@ def _analyze(
     if dark:
         values = values.max() + values.min() - values
         if contrast == "auto":
-            warnings.append(f"{image.name!r} is taken for bright field: dark columns (contrast=bright: not so)")
+            warnings.append(
+                f"{image.name!r} is taken for bright field: dark columns (contrast=bright: not so)"
+            )
     scale, calibration = _working_scale(values, calibration, image.kind)
     if calibration.pixel_size is None:
-        warnings.append("pixel size unknown: lengths in px, models shown it at a scale guessed from its columns")
+        warnings.append(
+            "pixel size unknown: lengths in px, models shown it at a scale guessed from its columns"
+        )
     grey = to_view(values).grey
     models: dict[str, dict[str, str | None]] = {}
     probability = None
@@ -192,7 +201,9 @@ def _analyze(
         atoms = _as_measured(atoms, float(values.max() + values.min()))
     graph, bonds = _graph(atoms, calibration.unit, warnings)
     if graph.order is not None and graph.order < ORDERED:
-        warnings.append(f"the columns hardly repeat (order {graph.order:.2f}): a class of lattice means little")
+        warnings.append(
+            f"the columns hardly repeat (order {graph.order:.2f}): a class of lattice means little"
+        )
     lattice = _lattice(grey, scale, calibration, atoms, classifier, models, warnings)
     return Analysis(
         file=None if image.file == _ARRAY else image.file.name,
@@ -217,7 +228,7 @@ def _analyze(
 
 
 def _calibration(image: MicroscopeImage, given: tuple[float, float] | None) -> Calibration:
-    """Return the scale: what the user says counts before a YAML beside the image, and that before the file."""
+    """Return the scale: what the user says counts before a YAML beside the image, that before the file."""
     if given is not None:
         return Calibration(pixel_size=given, source="given")
     if image.file == _ARRAY:
@@ -256,7 +267,7 @@ def _refuse(image: MicroscopeImage, calibration: Calibration) -> None:
 
 
 def _values(data: npt.NDArray[Any]) -> tuple[Values, int]:
-    """Return finite float32 values from 0 on, in steps of the file's own grey levels, and how many were not."""
+    """Return float32 values, and how many were not finite and are now the median."""
     finite = np.isfinite(data)
     bad = int(data.size - np.count_nonzero(finite))
     sound = data[finite] if bad else data
@@ -281,23 +292,48 @@ def _working_scale(
 ) -> tuple[tuple[float, float], Calibration]:
     """Return the Å/px (row, column) at which columns are as wide as the detection and the models expect.
 
-    That is the pixel size of electron microscopes' images. Of an uncalibrated image, and of tunnelling images,
-    whose atoms look wider, it is guessed from the width of the columns in the centre.
+    That is the pixel size of electron microscopes' images. Of an uncalibrated image, and of tunnelling
+    images, whose atoms look wider, it is guessed from the width of the columns in the centre.
     """
     if calibration.pixel_size is not None and kind != "stm":
         return calibration.pixel_size, calibration
     rows, columns = values.shape
     top, left = max(0, (rows - _LOOK) // 2), max(0, (columns - _LOOK) // 2)
-    centre = values[top : top + _LOOK, left : left + _LOOK]
-    found = detect_atoms(centre, None)
-    apparent = float(COLUMN_WIDTH / np.sqrt(found.width[0] * found.width[1]))
-    apparent = min(apparent, COARSEST)
+    apparent = min(_apparent(values[top : top + _LOOK, left : left + _LOOK]), COARSEST)
     return (apparent, apparent), dataclasses.replace(calibration, apparent=apparent)
+
+
+def _apparent(values: Values) -> float:
+    """Return the Å/px at which the columns of an image would be as wide as columns are.
+
+    A first guess of their width comes from the image's peaks. Too narrow a width splits columns, too wide a
+    one merges them, and both disturb their repeats: of some widths around the guess the narrowest is taken at
+    which the columns repeat nearly best.
+    """
+    guess = math.sqrt(math.prod(detect_atoms(values, None).width))
+    orders, scales = {}, {}
+    for factor in _WIDTHS:
+        scale = COLUMN_WIDTH / (guess * factor)
+        try:
+            atoms = _peaks(values, (scale, scale))
+        except AnalysisError:  # so wide that nothing fits into the image
+            continue
+        positions, inner = atoms.positions(), ~atoms.edge
+        if inner.sum() < _FEWEST:
+            continue
+        nearest = float(np.median(cKDTree(positions).query(positions, k=2)[0][inner, 1]))
+        orders[factor] = _order(positions, nearest, atoms)
+        # The fit has refined the width.
+        scales[factor] = float(COLUMN_WIDTH / math.sqrt(math.prod(atoms.width)))
+    best = max(orders.values(), default=0.0)
+    if best < ORDERED:
+        return scales.get(1.0, float(COLUMN_WIDTH / guess))
+    return next(scales[factor] for factor in orders if orders[factor] >= best - 0.02)
 
 
 @functools.lru_cache(maxsize=2)
 def _load_segmenter(model: str) -> Segmenter:
-    from atomvision_hub.models import Segmenter
+    from atomvision_hub.models.segmenter import Segmenter
 
     return Segmenter.from_pretrained(model)
 
@@ -387,7 +423,7 @@ def _tiles(length: int) -> list[tuple[int, int, int, int]]:
     ends = [round(length * number / count) for number in range(count + 1)]
     return [
         (max(0, first - _HALO), min(length, last + _HALO), first, last)
-        for first, last in zip(ends, ends[1:], strict=False)
+        for first, last in itertools.pairwise(ends)
     ]
 
 
@@ -399,8 +435,7 @@ def _atoms(
     warnings: list[str],
 ) -> AtomTable:
     """Return the columns that are surely no noise, and atoms according to the segmenter."""
-    peaks = detect_atoms(values, scale)
-    peaks = peaks.select(peaks.confidence >= MIN_CONFIDENCE)
+    peaks = _peaks(values, scale)
     if probability is None or not len(peaks):
         return peaks
     atoms = peaks.select(probability[_at(peaks)] >= threshold)
@@ -411,6 +446,44 @@ def _atoms(
             "look at the picture, and try --segmenter none"
         )
     return atoms
+
+
+def _peaks(values: Values, scale: tuple[float, float]) -> AtomTable:
+    """Return the columns that are surely no noise; a support or a slope under them does not count."""
+    ground = _ground(values, scale)
+    peaks = detect_atoms(values - ground, scale, threshold=RESOLVABLE_PEAK)
+    peaks = peaks.select(peaks.confidence >= MIN_CONFIDENCE)
+    under = ground[_at(peaks)].astype(np.float64)
+    return dataclasses.replace(peaks, max=peaks.max + under, min=peaks.min + under, mean=peaks.mean + under)
+
+
+def _ground(values: Values, scale: tuple[float, float]) -> Values:
+    """Return what changes slowly in an image: means over `GROUND` with Gaussian weights."""
+    sigma = [GROUND / size for size in scale]
+    # Where a Gaussian is many pixels wide, every fourth of its widths is enough to know the result.
+    steps = [max(1, int(side / 4)) for side in sigma]
+    padded = np.pad(
+        values, [(0, -n % step) for n, step in zip(values.shape, steps, strict=True)], mode="edge"
+    )
+    rows, columns = (n // step for n, step in zip(padded.shape, steps, strict=True))
+    coarse = padded.reshape(rows, steps[0], columns, steps[1]).mean(axis=(1, 3))
+    smooth = ndimage.gaussian_filter(
+        coarse, [side / step for side, step in zip(sigma, steps, strict=True)], mode="reflect", truncate=3
+    )
+    if steps == [1, 1]:
+        return np.asarray(smooth, np.float32)
+    along = [(np.arange(n) - (step - 1) / 2) / step for n, step in zip(values.shape, steps, strict=True)]
+    by_rows = _interpolated(smooth, along[0])
+    return np.asarray(_interpolated(by_rows.T, along[1]).T, np.float32)
+
+
+def _interpolated(values: npt.NDArray[Any], places: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Return linear interpolation along the first axis, level beyond its ends."""
+    places = np.clip(places, 0, len(values) - 1)
+    below = np.minimum(places.astype(np.intp), max(0, len(values) - 2))
+    share = (places - below).astype(np.float32)[:, None]
+    above = np.minimum(below + 1, len(values) - 1)
+    return np.asarray(values[below] * (1 - share) + values[above] * share)
 
 
 def _at(atoms: AtomTable) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -465,8 +538,8 @@ def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSumma
 def _order(positions: npt.NDArray[np.float64], nearest: float, atoms: AtomTable) -> float:
     """Return the share of columns that have another one at the commonest displacement.
 
-    Displacements up to eight nearest distances are counted in bins of 0.1 nearest distances; the commonest one
-    is then sought again within 0.2 of them around each column, of which the place is inside the image.
+    Displacements up to eight nearest distances are counted in bins of 0.1 nearest distances; the commonest
+    are then sought again within 0.2 of them around each column, if that place is inside the image.
     """
     centre = positions.mean(axis=0)
     used = positions[np.argsort(((positions - centre) ** 2).sum(1))[:5000]]
@@ -480,13 +553,12 @@ def _order(positions: npt.NDArray[np.float64], nearest: float, atoms: AtomTable)
     around = sum(np.roll(grid, (i, j), (0, 1)) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2))
     dy, dx = atoms.pixel_size or (1.0, 1.0)
     limits = np.array([(atoms.shape[1] - 1) * dx, (atoms.shape[0] - 1) * dy])
-    # How many columns could have a partner there, of those that were used: those whose place is in the image.
     tree, best = cKDTree(used), 0.0
     for place in np.argsort(around, axis=None)[::-1][:8]:
         vector = (np.array(divmod(int(place), 2 * width)) - width) * 0.1 * nearest
         aims = used + vector
         inside = ((aims >= 0) & (aims <= limits)).all(axis=1)
-        if inside.sum() < _FEWEST / 2:
+        if inside.sum() < 0.4 * len(used):
             continue
         found = tree.query(aims[inside], distance_upper_bound=0.2 * nearest)[0] < np.inf
         best = max(best, float(found.mean()))
@@ -541,9 +613,7 @@ def _lattice(
     )
 
 
-def _square(
-    grey: npt.NDArray[np.uint8], scale: tuple[float, float]
-) -> tuple[npt.NDArray[np.uint8], float]:
+def _square(grey: npt.NDArray[np.uint8], scale: tuple[float, float]) -> tuple[npt.NDArray[np.uint8], float]:
     """Return the image with square pixels of the coarser of its two sizes, and that size."""
     size = max(scale)
     if abs(scale[0] / scale[1] - 1) < 1e-3:
@@ -555,9 +625,7 @@ def _square(
     return np.asarray(Image.fromarray(grey).resize((columns, rows), Image.Resampling.BICUBIC)), size
 
 
-def _views(
-    shape: tuple[int, ...], side: int, places: npt.NDArray[np.float64]
-) -> list[tuple[int, int]]:
+def _views(shape: tuple[int, ...], side: int, places: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     """Return upper left corners of up to 3 x 3 views over the columns; at least the one that has most."""
     corners: list[list[int]] = []
     for length, along in zip(shape, places.T, strict=True):

@@ -40,7 +40,9 @@ def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) 
     _scale_bar(plain, analysis)
     _draw_image(marked, grey, analysis)
     drawn = _draw_atoms(marked, analysis, bonds)
-    figure.colorbar(drawn, ax=marked, location="bottom", fraction=0.04, pad=0.02, label=_colour_label(analysis))
+    figure.colorbar(
+        drawn, ax=marked, location="bottom", fraction=0.04, pad=0.02, label=_colour_label(analysis)
+    )
     _draw_distances(figure.add_subplot(grid[0, 2]), analysis)
     _draw_heights(figure.add_subplot(grid[1, 2]), analysis)
     figure.suptitle(_headline(analysis), fontsize=12)
@@ -158,7 +160,9 @@ def _scale_bar(axes: Any, analysis: Analysis) -> None:
         )
     )
     axes.add_patch(Rectangle((left, bottom - high), wide, high, facecolor="white", linewidth=0))
-    axes.text(left + wide / 2, bottom - 1.6 * high, shown, color="white", ha="center", va="bottom", fontsize=11)
+    axes.text(
+        left + wide / 2, bottom - 1.6 * high, shown, color="white", ha="center", va="bottom", fontsize=11
+    )
 
 
 def _draw_distances(axes: Any, analysis: Analysis) -> None:
@@ -174,7 +178,9 @@ def _draw_heights(axes: Any, analysis: Analysis) -> None:
     """Draw how high the columns are: kinds of columns are peaks."""
     heights = analysis.atoms.amplitude
     if len(heights):
-        axes.hist(heights / max(float(np.percentile(heights, 99)), 1e-30), bins=60, range=(0, 1.2), color="#aa6644")
+        axes.hist(
+            heights / max(float(np.percentile(heights, 99)), 1e-30), bins=60, range=(0, 1.2), color="#aa6644"
+        )
     axes.set_xlim(0, 1.2)
     axes.set_yticks([])
     axes.set_xlabel("height of a column / highest")

@@ -195,8 +195,8 @@ class Analysis:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values.
 
-        ``atoms`` holds one list for each of `ATOM_COLUMNS`: ``x``, ``y``, ``radius`` in pixels of the image as
-        it is in the file (x along columns, centres of pixels at integers), ``x_angstrom``, ``y_angstrom``.
+        ``atoms`` holds one list for each of `ATOM_COLUMNS`: ``x``, ``y``, ``radius`` in pixels of the image
+        as it is in the file (x along columns, centres of pixels at integers), ``x_angstrom``, ``y_angstrom``.
         """
         graph, scale = self.graph, self.calibration
         return {
