@@ -285,3 +285,26 @@ def test_mistakes(call: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu() -> None:
+    everything = Acquisition.preset("typical").with_steps(
+        Probe(voltage=200, semi_angle=22),
+        Contamination(level=0.3, size=2),
+        Flyback(lag=0.1),
+        Detector(noise=1),
+    )
+    images = torch.from_numpy(np.stack([smooth(64, 64)] * 8)).cuda()
+    first, second = (
+        acquire_batch(images, 0.1, everything, generator=torch.Generator("cuda").manual_seed(1))
+        for _ in range(2)
+    )
+    assert torch.equal(first.images, second.images)
+    assert first.images.amax((1, 2)).eq(255).all()
+    steady = Acquisition((SourceSize(fwhm=0.8), Background(level=0.1, slope=(0.1, 0.2))))
+    there = acquire_batch(images, 0.1, steady, generator=torch.Generator("cuda")).images.cpu()
+    here = acquire_batch(images.cpu(), 0.1, steady, generator=seeded()).images
+    np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-5)
+    electrons = apply_dose(images, 1e4, 0.1, torch.Generator("cuda").manual_seed(2))
+    assert float(electrons.mean()) == pytest.approx(100, rel=0.01)

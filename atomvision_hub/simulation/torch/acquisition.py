@@ -415,14 +415,14 @@ def _scanned(
     sampled = images.new_zeros(())
     for index, weight in _taps(place, padded.shape[1]):
         where = index[:, :, None].expand(-1, -1, padded.shape[2])
-        sampled = sampled + weight[:, :, None] * coefficients.gather(1, where)
+        sampled = torch.addcmul(sampled, weight[:, :, None], coefficients.gather(1, where))
     column = torch.arange(_AROUND + left, _AROUND + columns - left, device=device)
     offset = lines[..., 0, None] if along is None else lines[..., 0, None] + along
     place = column + offset / sizes[:, 1, None, None]
     coefficients = _spline_coefficients(sampled, 2)
     sampled = images.new_zeros(())
     for index, weight in _taps(place, padded.shape[2]):
-        sampled = sampled + weight * coefficients.gather(2, index)
+        sampled = torch.addcmul(sampled, weight, coefficients.gather(2, index))
     return torch.maximum(sampled, lowest)
 
 
@@ -436,8 +436,8 @@ def _spline_coefficients(images: Tensor, axis: int) -> Tensor:
     padded = functional.pad(images[:, None], sides, mode="replicate")[:, 0]
     result = _TAPS[0] * images
     for k, tap in enumerate(_TAPS[1:], start=1):
-        pair = padded.narrow(axis, reach - k, length) + padded.narrow(axis, reach + k, length)
-        result = result + tap * pair
+        result.add_(padded.narrow(axis, reach - k, length), alpha=tap)
+        result.add_(padded.narrow(axis, reach + k, length), alpha=tap)
     return result
 
 
