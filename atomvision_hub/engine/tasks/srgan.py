@@ -136,7 +136,7 @@ class SrganConfig(RunConfig):
         small = {"epochs": 2, "pretrain_epochs": min(1, self.training.pretrain_epochs), "batch_size": 8}
         if self.training.pretrain_epochs == self.training.epochs:
             small["pretrain_epochs"] = 2
-        rest = {"content": "pixels", "crop": 32, "atom_rows": 8, "dose_rows": 4}
+        rest = {"content": "pixels", "crop": 32, "atom_rows": 8, "dose_rows": 4, "ema_decay": 0.0}
         return self.model_copy(
             update={
                 "model": SrganModel(channels=8, blocks=2, discriminator_channels=4),
@@ -638,7 +638,7 @@ def test_report(
     return Report(
         metrics=report.metric_facts(scores, name, groups),
         tables=tables,
-        notes=_notes(config, bool(np.isfinite(views.area).all())),
+        notes=_notes(config, bool(np.isfinite(views.area).all()), "atoms" in rows.columns),
         examples=examples,
         pixel_size=size if math.isfinite(size) else None,
     )
@@ -693,7 +693,7 @@ def _methods_note(config: SrganTraining, rows: int, sought: int, smoothing: floa
     )
 
 
-def _notes(config: SrganConfig, calibrated: bool) -> list[str]:
+def _notes(config: SrganConfig, calibrated: bool, told: bool) -> list[str]:
     notes = []
     if config.training.degradation == "bicubic":
         notes.append(
@@ -704,6 +704,6 @@ def _notes(config: SrganConfig, calibrated: bool) -> list[str]:
         notes.append("The dose is the only noise it knows: no drift, scan distortion or amorphous support.")
     if not calibrated:
         notes.append("The images tell no pixel size: atoms were not scored.")
-    elif not config.data.atoms:
+    elif not told:
         notes.append("Nobody tells the true atoms: those found in the high-resolution images count as true.")
     return notes
