@@ -221,6 +221,48 @@ def test_two_processes_give_the_same_losses_and_count_no_row_twice(
     assert test["value"] == pytest.approx(reference["value"], abs=0.01)
 
 
+def test_runs_are_put_side_by_side(
+    finished: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    path = repository / "benchmarks" / "compare_srgan.py"
+    spec = importlib.util.spec_from_file_location("compare_srgan_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folders = [tmp_path / name for name in ("gan", "deeper", "mse")]
+    changes: list[dict[str, Any]] = [{}, {"content": "vgg16:9"}, {"content": "pixels", "pretrain_epochs": 3}]
+    for folder, change in zip(folders, changes, strict=True):
+        shutil.copytree(finished, folder)
+        facts = json.loads((folder / "facts.json").read_text())
+        facts["config"]["training"] |= change
+        (folder / "facts.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(sys, "argv", ["compare_srgan.py", *map(str, folders), "--pictures"])
+    script.main()
+    facts = json.loads((folders[0] / "facts.json").read_text())
+    script.main()
+    assert json.loads((folders[0] / "facts.json").read_text()) == facts
+    before = len(json.loads((finished / "facts.json").read_text())["tables"])
+    methods, layers = facts["tables"][before:]
+    named = ["adversary and vgg16:4", "adversary and vgg16:9", "squared error alone"]
+    assert [row[0] for row in methods["rows"]][-4:] == [*named, "high resolution"]
+    assert [row[0] for row in layers["rows"]] == ["vgg16:4", "vgg16:9"]
+    card = (folders[0] / "README.md").read_text(encoding="utf-8")
+    assert "Layer of the content loss: physical low resolution" in card
+    assert "(comparison.png)" in card
+    with Image.open(folders[0] / "comparison.png") as picture:
+        assert min(picture.size) > 300
+    other = json.loads((folders[1] / "facts.json").read_text())
+    other["data"]["manifest_sha256"] = "0" * 64
+    (folders[1] / "facts.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit):
+        script.main()
+    with pytest.raises(UsageError, match=r"deeper was tested on other data than .*gan \(manifest_sha256"):
+        script.read_runs(folders)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "stem2d"

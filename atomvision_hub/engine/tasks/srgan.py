@@ -96,7 +96,7 @@ class SrganTraining(LoopConfig):
     """
 
     epochs: int = Field(70, ge=1)
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(8e-5, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
