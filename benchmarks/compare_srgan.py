@@ -5,7 +5,7 @@
 
 The first run gets the tables *Beside other trainings* (one for each way of making low resolution, rows of all
 runs and of the methods without learning) and *Layer of the content loss* (runs that differ in nothing else)
-in its ``facts.json``, and its card is rendered again. All figures are those that the runs measured on the same
+in its ``facts.json``, and its card is rendered again. All figures are what the runs measured on the same
 test rows; runs on other data are refused. With ``--pictures`` (needs the data that the first run's
 configuration names) ``comparison.png`` shows three test materials enlarged by the first run's network and by
 those trained by squared error alone on the same low resolution. Running it again replaces what it added.
