@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.optimize import least_squares
 from scipy.special import j1
 
-from atomvision_hub.analysis import detect_atoms
 from atomvision_hub.errors import UsageError
 from atomvision_hub.simulation import simulate_stem
 from atomvision_hub.simulation.acquisition import (
@@ -257,20 +258,29 @@ class TestProbe:
 
 
 def distances(frame: RecordedFrame, edge: float) -> np.ndarray:
-    """Return how far from the table's atoms a fit of the recorded image finds them, px."""
-    found, table = detect_atoms(frame.image, 0.1, width=0.3), frame.atoms
+    """Return how far from the table's atoms a least-squares fit of a Gaussian to the image finds each, px."""
+    yy, xx = np.indices(frame.image.shape)
+    table, found = frame.atoms, []
     rows, columns = frame.image.shape
     inner = (table["x"] > edge) & (table["x"] < columns - 1 - edge)
     inner &= (table["y"] > edge) & (table["y"] < rows - 1 - edge)
-    pairs = table["x"][inner][:, None] - found.x, table["y"][inner][:, None] - found.y
-    return np.asarray(np.hypot(*pairs).min(1))
+    for x, y in zip(table["x"][inner].astype(float), table["y"][inner].astype(float), strict=True):
+        near = np.hypot(xx - x, yy - y) < 5
+        u, v, values = xx[near], yy[near], frame.image[near].astype(float)
+
+        def misfit(p: np.ndarray, u: np.ndarray = u, v: np.ndarray = v, values: np.ndarray = values) -> Any:
+            return p[0] * np.exp(-((u - p[1]) ** 2 + (v - p[2]) ** 2) / (2 * p[3] ** 2)) + p[4] - values
+
+        fit = least_squares(misfit, [values.max(), x, y, 3.0, 0.0]).x
+        found.append(np.hypot(fit[1] - x, fit[2] - y))
+    return np.array(found)
 
 
 def test_atoms_are_where_the_table_says() -> None:
     steady = Acquisition((Drift(fraction=0.05), Flyback(lag=0.1, settling=0.1)))
     shaken = steady.with_steps(LineJitter(rms=0.1))
-    view = {"shape": (128, 128), "sigma": 0.3, "rotation": 17}
-    for acquisition, bound in ((steady, 0.05), (shaken, 0.33)):
+    view: dict[str, Any] = {"shape": (128, 128), "sigma": 0.3, "rotation": 17}
+    for acquisition, bound in ((steady, 0.05), (shaken, 0.2)):
         frames = [record_stem(CRYSTALS["graphene"], acquisition, seed=seed, **view) for seed in range(3)]
         errors = np.concatenate([distances(frame, 16) for frame in frames])
         # One pixel rms a line: the mean over the lines of an atom is known much better.
@@ -382,11 +392,12 @@ def test_tilt_is_about_the_axes_of_the_image(rotation: float, angle: float) -> N
 
 @pytest.mark.parametrize("name", ["MoS2", "graphene"])
 @given(tilt=st.tuples(st.floats(-30, 30), st.floats(-30, 30)))
-@settings(deadline=None, derandomize=True, max_examples=8)
+@settings(deadline=None, derandomize=True, max_examples=5)
 def test_tilt_keeps_what_an_area_of_the_layer_scatters(name: str, tilt: tuple[float, float]) -> None:
     """A layer seen at an angle shows more atoms an area, by one over the cosine of its normal."""
-    flat = record_stem(CRYSTALS[name], "ideal", seed=0, pixel_size=0.4).image
-    seen = record_stem(CRYSTALS[name], Acquisition((Tilt(angles=tilt),)), seed=0, pixel_size=0.4).image
+    view: dict[str, Any] = {"seed": 0, "shape": (128, 128), "pixel_size": 0.5}
+    flat = record_stem(CRYSTALS[name], "ideal", **view).image
+    seen = record_stem(CRYSTALS[name], Acquisition((Tilt(angles=tilt),)), **view).image
     a, b = np.radians(tilt)
     assert seen.mean() / flat.mean() == pytest.approx(1 / (np.cos(a) * np.cos(b)), rel=0.02)
 

@@ -181,28 +181,24 @@ class Acquired:
         x, y = np.asarray(x, float), np.asarray(y, float)
         if self.displacement is None:
             return x.copy(), y.copy()
-        field = self.displacement
+        # What distorts a scan displaces lines as a whole and pixels within all lines alike.
+        lines, along = self.displacement[:, 0], self.displacement[0] - self.displacement[0, 0]
         if width:
             sigma = width / self.pixel_size[0]
-            reach = min(int(np.ceil(4 * sigma)), len(field) - 1)
+            reach = min(int(np.ceil(4 * sigma)), len(lines) - 1)
             # Extended point-symmetrically at the ends, so that a steady drift stays as it is.
-            long = np.pad(field, [(reach, reach), (0, 0), (0, 0)], mode="reflect", reflect_type="odd")
-            field = ndimage.gaussian_filter1d(long, sigma, axis=0, radius=reach)[reach : len(long) - reach]
+            long = np.pad(lines, [(reach, reach), (0, 0)], mode="reflect", reflect_type="odd")
+            lines = ndimage.gaussian_filter1d(long, sigma, axis=0, radius=reach)[reach : len(long) - reach]
+        rows, columns = np.arange(len(lines)), np.arange(len(along))
         found_x, found_y = x, y
         for _ in range(60):
-            place = np.atleast_2d(np.stack([found_y, found_x]).T).T
             dx, dy = (
-                ndimage.map_coordinates(field[..., axis], place, order=1, mode="nearest").reshape(x.shape)
+                np.interp(found_y, rows, lines[:, axis]) + np.interp(found_x, columns, along[:, axis])
                 for axis in (0, 1)
             )
-            before, found_x, found_y = (
-                (found_x, found_y),
-                x - dx / self.pixel_size[1],
-                y - dy / self.pixel_size[0],
-            )
-            change = max(
-                np.abs(found_x - before[0]).max(initial=0), np.abs(found_y - before[1]).max(initial=0)
-            )
+            before = np.stack([found_x, found_y])
+            found_x, found_y = x - dx / self.pixel_size[1], y - dy / self.pixel_size[0]
+            change = np.abs(np.stack([found_x, found_y]) - before).max(initial=0)
             if change < 1e-6:
                 break
         return found_x, found_y
