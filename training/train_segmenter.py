@@ -10,7 +10,6 @@ pixel is atom. The folder of the run becomes the repository of the model: weight
 from __future__ import annotations
 
 import copy
-import math
 import time
 from typing import Any
 
@@ -25,26 +24,16 @@ from atomvision_hub.engine.run import RunFolder, run_script
 from atomvision_hub.engine.scenes import decode
 from atomvision_hub.engine.tasks.segmenter import (
     Batches,
-    Condition,
     Crops,
     Loss,
     SegmenterConfig,
-    accuracy,
-    best_threshold,
     count_answers,
-    iou,
-    log_loss,
     open_scenes,
-    outcomes,
     smallest_side,
+    validation_conditions,
+    validation_scores,
 )
-from atomvision_hub.engine.tasks.segmenter_report import (
-    Judge,
-    draw_curves,
-    draw_doses,
-    draw_examples,
-    judge_test,
-)
+from atomvision_hub.engine.tasks.segmenter_report import Judge, draw_pictures, in_words, judge_test
 from atomvision_hub.models.segmenter import Segmenter
 
 
@@ -82,8 +71,13 @@ def main() -> None:
     criterion = Loss(settings.loss)
     optimizer = torch.optim.AdamW(loop.weight_groups(model, settings.weight_decay), lr=settings.learning_rate)
     scheduler = loop.schedule(optimizer, settings.epochs * len(batches), settings.warmup)
-    plain = model.to(accelerator.device, memory_format=torch.channels_last)
-    averaged = ModelEmaV3(plain, decay=settings.ema_decay) if settings.ema_decay else None
+    plain = model.to(accelerator.device).to(memory_format=torch.channels_last)
+    # The average forgets its start: its decay grows with the steps up to the configured one.
+    averaged = (
+        ModelEmaV3(plain, decay=settings.ema_decay, use_warmup=True, warmup_power=0.75)
+        if settings.ema_decay
+        else None
+    )
     model, optimizer = accelerator.prepare(model, optimizer)
 
     state = {"model": plain} | ({"averaged": averaged} if averaged is not None else {})
@@ -97,16 +91,12 @@ def main() -> None:
     history = run.truncate(done)
     if settings.trackers:
         accelerator.init_trackers("segmenter")
-    judged_at = {
-        "noise_free" if dose == 0 else f"{dose:g}": Condition(dose or math.inf) for dose in settings.judge_at
-    }
-    if not simulated:
-        judged_at = {"validation": Condition()}
+    conditions = validation_conditions(settings, simulated=simulated)
 
     for epoch in range(done + 1, settings.epochs + 1):
         began, total = time.perf_counter(), torch.zeros((), device=accelerator.device)
         model.train()
-        for images, masks in batches.epoch(epoch):
+        for step, (images, masks) in enumerate(batches.epoch(epoch), (epoch - 1) * len(batches)):
             loss = criterion(model(images, every=True), masks)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 5.0)
@@ -114,24 +104,21 @@ def main() -> None:
             scheduler.step()
             optimizer.zero_grad()
             if averaged is not None:
-                averaged.update(plain)
+                averaged.update(plain, step)
             total += loss.detach()
         trained = time.perf_counter() - began
 
         judged = averaged.module if averaged is not None else plain
-        counts = [
-            count_answers(judged, validation, radii, at, accelerator, seed=1, rows=settings.validation_rows)
-            for at in judged_at.values()
-        ]
-        threshold = best_threshold(counts)
-        found = [outcomes(each, threshold)[:, 0] for each in counts]
+        counts = {
+            name: count_answers(
+                judged, validation, radii, at, accelerator, seed=1, rows=settings.validation_rows
+            )
+            for name, at in conditions.items()
+        }
         entry = {
             "epoch": epoch,
             "loss": float(accelerator.reduce(total, "mean")) / len(batches),
-            "validation_loss": sum(log_loss(each) for each in counts) / len(counts),
-            "pixel_accuracy": accuracy(found[0]),
-            **{f"iou_{name}": iou(each) for name, each in zip(judged_at, found, strict=True)},
-            "threshold": threshold,
+            **validation_scores(counts),
             "learning_rate": scheduler.get_last_lr()[0],
             "images_per_second": len(batches) * settings.batch_size / trained,
         }
@@ -140,10 +127,10 @@ def main() -> None:
         accelerator.log(entry, step=epoch)
 
         progress["seconds"] += time.perf_counter() - began
-        score = sum(iou(each) for each in found) / len(found)
+        score = sum(entry[name] for name in conditions) / len(conditions)
         better = score > progress["best_score"]
         if better:
-            progress |= {"best_epoch": epoch, "best_score": score, "threshold": threshold}
+            progress |= {"best_epoch": epoch, "best_score": score, "threshold": entry["threshold"]}
         if accelerator.is_main_process:
             checkpoints.save(epoch, progress, state, optimizers, {"best": judged} if better else None)
         accelerator.wait_for_everyone()
@@ -162,7 +149,7 @@ def main() -> None:
         config,
         source.data_facts(calibration),
         task=Segmenter.task,
-        model_name=f"segmenter-{network.encoder.removeprefix('tu-')}",
+        model_name="atom-segmenter",
         model=plain,
         options=options,
         history=history,
@@ -171,30 +158,15 @@ def main() -> None:
         seconds=progress["seconds"],
     )
     chosen = history[progress["best_epoch"] - 1]
-    run.save_model(best_model.to(memory_format=torch.contiguous_format))
-    figures = [{"file": "curves.png", "caption": "Learning curves"}]
-    draw_curves(history, run.path / "curves.png")
-    figures.append(
-        {"file": "examples.png", "caption": "Test images, their masks, and the probabilities answered"}
-    )
-    draw_examples(judge, run.path / "examples.png")
-    if report["doses"]:
-        figures.append({"file": "doses.png", "caption": "IoU on the test rows over dose"})
-        draw_doses(report["doses"], run.path / "doses.png")
-    scores = {
-        name: chosen[name] for name in chosen if name.startswith(("iou_", "pixel_", "validation_", "thresh"))
+    told = ("pixel_accuracy", *conditions, "validation_loss", "threshold")
+    facts |= {
+        "metrics": {"validation": {name: chosen[name] for name in told}, "test": report["test"]},
+        "tables": report["tables"],
+        "figures": draw_pictures(judge, history, report["doses"], run.path),
+        "notes": [f"Training started {start}; loss `{settings.loss}`."],
     }
-    run.finish(
-        facts
-        | {
-            "metrics": {"validation": scores, "test": report["test"]},
-            "tables": report["tables"],
-            "figures": figures,
-            "notes": [f"It started {start}; loss `{settings.loss}`."],
-        },
-        options,
-        ", ".join(f"{name.replace('_', ' ')} {score['value']:.4f}" for name, score in report["test"].items()),
-    )
+    run.save_model(best_model.to(memory_format=torch.contiguous_format))
+    run.finish(facts, options, in_words(report["test"]))
 
 
 if __name__ == "__main__":

@@ -205,7 +205,8 @@ def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
     if mask.all() or not mask.any():
         return np.full(mask.shape, 127 if mask.any() else -127, dtype=np.int8)
     signed = np.where(mask, distance_transform_edt(mask) - 0.5, 0.5 - distance_transform_edt(~mask))
-    return np.rint(np.clip(signed * _SIXTEENTHS, -127, 127)).astype(np.int8)
+    levels: npt.NDArray[np.int8] = np.rint(np.clip(signed * _SIXTEENTHS, -127, 127)).astype(np.int8)
+    return levels
 
 
 def draw(
@@ -358,9 +359,10 @@ def _into_output(places: Tensor, affine: Tensor, source: tuple[int, int], target
     side_in = torch.tensor([source[1], source[0]], dtype=places.dtype, device=places.device)
     side_out = torch.tensor([target[1], target[0]], dtype=places.dtype, device=places.device)
     seen = (2 * places + 1) / side_in - 1
-    back = torch.linalg.solve(affine[:, :, :2], (seen - affine[:, None, :, 2]).transpose(1, 2)).transpose(
-        1, 2
-    )
+    # A similarity transform is undone by its transpose over the square of its scale.
+    matrix = affine[:, :, :2]
+    scale = matrix[:, :, :1].square().sum(1, keepdim=True)
+    back: Tensor = (seen - affine[:, None, :, 2]) @ matrix / scale
     return ((back + 1) * side_out - 1) / 2
 
 

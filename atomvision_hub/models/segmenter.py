@@ -46,8 +46,8 @@ def look_at(images: Tensor, views: Sequence[View]) -> Tensor:
     values = images.float()
     above = values - values.amin((2, 3), keepdim=True)
     ratio = above / above.mean((2, 3), keepdim=True).clamp(min=1e-12)
-    scales = {"linear": lambda: ratio, "root": ratio.sqrt, "log": lambda: torch.log1p(_LOG_GAIN * ratio)}
-    seen = torch.cat([scales[view]() for view in views], 1)
+    scales = {"linear": ratio, "root": ratio.sqrt(), "log": torch.log1p(_LOG_GAIN * ratio)}
+    seen = torch.cat([scales[view] for view in views], 1)
     spread, mean = torch.var_mean(seen, (2, 3), keepdim=True, correction=0)
     return (seen - mean) / (spread + 1e-12).sqrt()
 

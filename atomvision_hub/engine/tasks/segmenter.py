@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -109,7 +109,7 @@ class SegmenterTraining(LoopConfig):
     vacancies: Fraction = 0.1
     loss: Literal["bce", "focal", "dice", "bce_dice"] = "bce"
     judge_at: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.0, 500.0), min_length=1)
-    validation_rows: int = Field(500, ge=1)
+    validation_rows: int = Field(128, ge=1)
     robustness_rows: int = Field(300, ge=1)
 
     @model_validator(mode="after")
@@ -461,6 +461,26 @@ def log_loss(counts: Tensor) -> float:
     middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
     total = counts.sum((0, 1)).double()
     return float(-(total[1] @ middle.log() + total[0] @ (1 - middle).log()) / total.sum())
+
+
+def validation_conditions(config: SegmenterTraining, *, simulated: bool) -> dict[str, Condition]:
+    """Return under which conditions validation looks at its rows, by the name of their IoU."""
+    if not simulated:
+        return {"iou": Condition()}
+    names = {0.0: "iou_noise_free"}
+    return {names.get(dose, f"iou_{dose:g}"): Condition(dose or math.inf) for dose in config.judge_at}
+
+
+def validation_scores(counts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the threshold that suits counts (of `count_answers`, by name of their IoU) best, and scores."""
+    threshold = best_threshold(list(counts.values()))
+    found = {name: outcomes(each, threshold)[:, 0] for name, each in counts.items()}
+    return {
+        "validation_loss": sum(log_loss(each) for each in counts.values()) / len(counts),
+        "pixel_accuracy": accuracy(next(iter(found.values()))),
+        **{name: iou(each) for name, each in found.items()},
+        "threshold": threshold,
+    }
 
 
 def best_threshold(counts: Sequence[Tensor]) -> float:

@@ -307,6 +307,27 @@ def _robustness(judge: Judge) -> list[dict[str, Any]]:
     return tables
 
 
+def draw_pictures(
+    judge: Judge, history: Sequence[dict[str, Any]], curve: Sequence[dict[str, float]], folder: Path
+) -> list[dict[str, str]]:
+    """Draw everything that the card shows into a folder; return files and captions."""
+    draw_curves(history, folder / "curves.png")
+    draw_examples(judge, folder / "examples.png")
+    figures = [
+        {"file": "examples.png", "caption": "Test images, their masks, and the probabilities answered"},
+        {"file": "curves.png", "caption": "Learning curves"},
+    ]
+    if curve:
+        draw_doses(curve, folder / "doses.png")
+        figures.insert(1, {"file": "doses.png", "caption": "IoU on the test rows over dose"})
+    return figures
+
+
+def in_words(test: Mapping[str, Any]) -> str:
+    """Return the scores of `judge_test` in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {score['value']:.4f}" for name, score in test.items())
+
+
 def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw loss and validation scores over the epochs as PNG."""
     from matplotlib.figure import Figure
@@ -318,8 +339,8 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     left.plot(epochs, [entry["validation_loss"] for entry in history], marker=".", label="validation")
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     for name in history[0]:
-        if name.startswith("iou_"):
-            right.plot(epochs, [entry[name] for entry in history], marker=".", label=_in_words(name))
+        if name.startswith("iou"):
+            right.plot(epochs, [entry[name] for entry in history], marker=".", label=_condition(name))
     right.set(xlabel="epoch", ylabel="IoU, validation", ylim=(None, 1))
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -328,9 +349,9 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def _in_words(name: str) -> str:
-    dose = name.removeprefix("iou_")
-    return "noise-free" if dose == "noise_free" else f"{dose} electrons/Å²"
+def _condition(name: str) -> str:
+    dose = name.removeprefix("iou").removeprefix("_")
+    return f"{dose} electrons/Å²" if dose.isdigit() else dose.replace("_", "-") or "validation"
 
 
 def draw_doses(curve: Sequence[dict[str, float]], path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Segmenter: any size and scale, three views, pretrained encoders from a file, clear mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors.torch import save_file
+
+from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
+from atomvision_hub.models import Segmenter, load_model
+from atomvision_hub.models.segmenter import look_at
+
+SMALL = {"encoder": "tu-efficientnet_lite0", "depth": 3, "decoder_channels": (16, 8, 8)}
+
+
+@pytest.fixture(scope="module")
+def model() -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter(**SMALL, outputs=2, known={"mask_radii": [0.5, 0.35], "threshold": 0.45}).eval()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 71), (1, 9)])
+def test_any_size_gives_as_many_pixels(model: Segmenter, shape: tuple[int, int]) -> None:
+    images = torch.rand(2, 1, *shape)
+    assert model(images).shape == (2, 1, *shape)
+    assert model(images, every=True).shape == (2, 2, *shape)
+
+
+def test_padding_changes_no_whole_tile(model: Segmenter) -> None:
+    """An image of the network's own multiple goes through without any padding."""
+    images = torch.rand(1, 1, 64, 64)
+    direct = model.network(look_at(images, model.views))[:, :1]
+    assert torch.equal(model(images), direct)
+
+
+def test_gain_and_offset_do_not_matter(model: Segmenter) -> None:
+    images = torch.rand(1, 1, 48, 48)
+    torch.testing.assert_close(model(0.3 * images + 0.5), model(images), atol=1e-3, rtol=1e-3)
+
+
+def test_views_are_even_and_the_logarithm_lifts_faint_atoms() -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., 8, 8], image[..., 20, 20] = 1.0, 1 / 45
+    seen = look_at(image, ("linear", "root", "log"))
+    assert seen.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(seen.mean((2, 3)), torch.zeros(1, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.var((2, 3), correction=0), torch.ones(1, 3), atol=1e-4, rtol=0)
+    faint = ((seen[..., 20, 20] - seen[..., 0, 0]) / (seen[..., 8, 8] - seen[..., 0, 0]))[0]
+    assert faint[0] == pytest.approx(1 / 45, rel=1e-3)
+    assert faint[0] < faint[1] < faint[2]
+    assert faint[2] > 0.5
+    assert torch.isfinite(look_at(torch.full((1, 1, 8, 8), 0.7), ("linear", "log"))).all()
+
+
+def test_probabilities_by_radius(model: Segmenter) -> None:
+    images = torch.rand(1, 1, 32, 32)
+    logits = model(images, every=True)
+    assert torch.equal(model.predict(images), logits[:, :1].sigmoid())
+    assert torch.equal(model.predict(images, radius=0.35), logits[:, 1:].sigmoid())
+    assert model.threshold == 0.45
+    with pytest.raises(UsageError, match=r"knows disks of \[0\.5, 0\.35\] Å, not 0\.7"):
+        model.predict(images, radius=0.7)
+
+
+def test_saved_and_loaded_is_the_same(model: Segmenter, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    images = torch.rand(1, 1, 40, 40)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, Segmenter)
+    assert torch.equal(loaded(images), model(images))
+    assert loaded.known == model.known
+
+
+def test_every_weight_is_used() -> None:
+    """Stages that a shallow U-Net does not look at are gone: two processes would wait for their gradients."""
+    model = Segmenter(**SMALL, outputs=2)
+    model(torch.rand(2, 1, 32, 32), every=True).sum().backward()
+    assert all(value.grad is not None for value in model.parameters())
+
+
+def test_shipped_size_is_small() -> None:
+    model = Segmenter(outputs=3)
+    assert 4 * sum(value.numel() for value in model.state_dict().values()) < 6e6
+
+
+def test_half_precision(model: Segmenter) -> None:
+    images = torch.rand(1, 1, 32, 32)
+    low = Segmenter(**SMALL, outputs=2).eval()
+    low.load_state_dict(model.state_dict())
+    low = low.to(torch.bfloat16)
+    assert low(images.to(torch.bfloat16)).dtype == torch.bfloat16
+    torch.testing.assert_close(low.predict(images), model.predict(images), atol=0.05, rtol=0)
+
+
+def test_encoder_starts_from_a_file(tmp_path: Path) -> None:
+    """A file with the weights of the whole network of timm fits its first stages."""
+    torch.manual_seed(1)
+    weights = timm.create_model("efficientnet_lite0").state_dict()
+    save_file(weights, tmp_path / "lite0.safetensors")
+    model = Segmenter(**SMALL)
+    assert "lite0.safetensors" in model.load_encoder(str(tmp_path / "lite0.safetensors"))
+    ours = model.network.encoder.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in ours.items())
+    with pytest.raises(AtomVisionError, match="holds no weights of tu-efficientnet_lite0 with 1 channels"):
+        Segmenter(**SMALL, views=("log",)).load_encoder(str(tmp_path / "lite0.safetensors"))
+
+
+def test_encoder_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Segmenter(**SMALL)
+    with pytest.raises(AtomVisionError, match=r"there is no file .*none\.safetensors"):
+        model.load_encoder(str(tmp_path / "none.safetensors"))
+    (tmp_path / "pickle.pth").write_bytes(b"\x80\x02no safetensors")
+    with pytest.raises(AtomVisionError, match="is no safetensors file"):
+        model.load_encoder(str(tmp_path / "pickle.pth"))
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(smp.encoders, "get_encoder", offline)
+    with pytest.raises(NetworkNeededError, match=r"cannot be had \(OSError\); connect"):
+        model.load_encoder("imagenet")
+
+
+def test_published_weights_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Segmenter(**SMALL).network.encoder
+    monkeypatch.setattr(smp.encoders, "get_encoder", lambda *_, **__: other)
+    model = Segmenter(**SMALL)
+    assert model.load_encoder("imagenet") == "ImageNet (imagenet)"
+    assert torch.equal(model.network.encoder.model.conv_stem.weight, other.model.conv_stem.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"encoder": "tu-efficientnet_light0"}, "knows no encoder 'tu-efficientnet_light0'; near: .*lite0"),
+        ({"depth": 4, "decoder_channels": (16, 8)}, r"as many decoder_channels, not 4 and \[16, 8\]"),
+        ({"views": ("square",)}, "views must be some of linear, root, log"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Segmenter(**arguments)
+
+
+def test_wrong_images_are_named(model: Segmenter) -> None:
+    with pytest.raises(UsageError, match=r"a segmenter takes images \[batch, 1, row, column\]"):
+        model(torch.rand(32, 32))
+    with pytest.raises(UsageError, match="divide by 255"):
+        model(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
