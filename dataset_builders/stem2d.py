@@ -11,16 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
 from PIL import Image
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_serializer,
+)
 
 from atomvision_hub import simulate_stem
 from atomvision_hub.cards.citations import ATOMVISION
@@ -31,12 +40,60 @@ from atomvision_hub.errors import UsageError
 from atomvision_hub.records import Record
 from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
 from atomvision_hub.simulation.acquisition import Acquisition, Digitise, RecordedFrame, record_stem
+from atomvision_hub.simulation.arguments import pixel_sizes
 from atomvision_hub.simulation.grey import Grey
-from atomvision_hub.simulation.record import AtomColumns, RecordedStemRow, StemRow
-from atomvision_hub.structures import check_crystal, flat_layer, material_columns
+from atomvision_hub.simulation.psf import as_psf
+from atomvision_hub.simulation.record import (
+    AtomColumns,
+    DefectColumns,
+    DefectiveStemRow,
+    RecordedDefectiveStemRow,
+    RecordedStemRow,
+    StemRow,
+)
+from atomvision_hub.structures import (
+    DefectiveCrystal,
+    add_defects,
+    check_crystal,
+    flat_layer,
+    material_columns,
+)
+from atomvision_hub.structures.patches import repeats_beyond
 from atomvision_hub.structures.record import LATTICES, StructureRow
 
+_DEFECT = ("site", "after", "visible")
 _SIMULATION = ("shape", "pixel_size", "z_exponent", "psf", "sigma", "mask_radius")
+
+
+Share = Annotated[float, Field(ge=0, le=0.3)]
+
+
+class DefectConfig(BaseModel):
+    """Point defects of every image: the share of each kind is drawn between a lowest and a highest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vacancies: tuple[Share, Share] = (0.0, 0.0)
+    substitutions: tuple[Share, Share] = (0.0, 0.0)
+    antisites: tuple[Share, Share] = (0.0, 0.0)
+
+    def add_to(self, layer: Atoms, size: float, key: str) -> DefectiveCrystal:
+        """Return a supercell with defects, none of which comes twice within `size` (Å)."""
+        digest = hashlib.blake2b(f"{key}:defects".encode(), digest_size=16).digest()
+        generator = np.random.default_rng(int.from_bytes(digest, "big"))
+        vacancies, substitutions, antisites = (
+            float(generator.uniform(min(limits), max(limits)))
+            for limits in (self.vacancies, self.substitutions, self.antisites)
+        )
+        return add_defects(
+            layer,
+            vacancies=vacancies,
+            substitutions=substitutions,
+            # A crystal of one element has nothing to exchange.
+            antisites=antisites if len(set(layer.numbers.tolist())) > 1 else 0,
+            repeats=repeats_beyond(layer, size),
+            seed=generator,
+        )
 
 
 class StemConfig(engine.BuilderConfig):
@@ -57,6 +114,7 @@ class StemConfig(engine.BuilderConfig):
     acquisition: str | list[dict[str, Any]] | None = Field(
         None, description="Name of a preset, or steps, from the ideal image to the recorded one"
     )
+    defects: DefectConfig | None = Field(None, description="Point defects, different ones in every image")
 
     @field_validator("acquisition")
     @classmethod
@@ -76,6 +134,19 @@ class StemConfig(engine.BuilderConfig):
     def simulation(self) -> dict[str, Any]:
         """Return the arguments of `simulate_stem` that do not change from image to image."""
         return {name: getattr(self, name) for name in _SIMULATION}
+
+    def reach(self) -> float:
+        """Return how far outside the view an atom may lie to matter for the image, in Å."""
+        reach = float(as_psf(self.psf, self.sigma).reach)
+        if (acquisition := _acquisition(self.acquisition)) is not None:
+            # And a few pixels, which the interpolation of a drifting scan looks at.
+            reach += acquisition.reach(self.field_of_view()) + 8 * max(pixel_sizes(self.pixel_size))
+        return reach
+
+    def field_of_view(self) -> tuple[float, float]:
+        """Return the height and width of the view in Å."""
+        (rows, columns), (dy, dx) = self.shape, pixel_sizes(self.pixel_size)
+        return rows * dy, columns * dx
 
     def tiny(self) -> StemConfig:
         """Return this config with images of 64 x 64 pixels."""
@@ -111,7 +182,9 @@ class Stem2D(engine.DatasetBuilder):
         """Return the record of the config's rows."""
         if config.content == "structures":
             return StructureRow
-        return StemRow if config.acquisition is None else RecordedStemRow
+        if config.defects is None:
+            return StemRow if config.acquisition is None else RecordedStemRow
+        return DefectiveStemRow if config.acquisition is None else RecordedDefectiveStemRow
 
     def open(self, options: engine.BuildOptions) -> Crystals:
         """Open the sources."""
@@ -129,7 +202,7 @@ class Stem2D(engine.DatasetBuilder):
                 StructureRow(id=identifier, cell=cell, numbers=numbers, positions=layer.positions, **material)
             ]
         return [
-            stem_row(view.name, view.frame(config, seed), material, config.bits)
+            stem_row(view, view.frame(config, seed), material, config, seed)
             for view in views(layer, identifier, config, seed)
         ]
 
@@ -139,19 +212,26 @@ class Stem2D(engine.DatasetBuilder):
             length * size for length, size in zip(_shape(row["image"]), row["pixel_size"], strict=True)
         )
         view = " x ".join(f"{length / 10:.2f} nm" for length in {width: 0, height: 0})
-        return f"{row['material_id']}   {LATTICES[row['lattice_projected']].replace('_', ' ')}   {view}"
+        title = f"{row['material_id']}   {LATTICES[row['lattice_projected']].replace('_', ' ')}   {view}"
+        return title + (f"   {sum(row['defects']['visible'])} defects" if "defects" in row else "")
 
     def check(self, table: pa.Table, config: StemConfig) -> Iterator[str]:
         """Yield the rows whose mask does not fit their atoms or whose image has another shape."""
         if config.content != "images":
             return
-        for row in table.select(["id", "image", "mask", "mask_radius", "atoms", "pixel_size"]).to_pylist():
+        columns = ["id", "image", "mask", "mask_radius", "atoms", "pixel_size"]
+        for row in table.select(columns + ["defects"] * (config.defects is not None)).to_pylist():
             if _shape(row["image"]) != config.shape:
                 yield f"row {row['id']}: the image is {_shape(row['image'])}, the config says {config.shape}"
             atoms = {axis: np.asarray(row["atoms"][axis], np.float32) for axis in "xy"}
             disks = disk_mask(atoms["x"], atoms["y"], config.shape, row["pixel_size"], row["mask_radius"])
             if not np.array_equal(np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0, disks):
                 yield f"row {row['id']}: the mask does not fit the atom table"
+            if config.defects is not None:
+                here = dict(zip(row["atoms"]["index"], row["atoms"]["number"], strict=True))
+                for site, after, visible in zip(*(row["defects"][k] for k in _DEFECT), strict=True):
+                    if here.get(site, 0) != after and (visible or site in here):
+                        yield f"row {row['id']}: the defect at site {site} does not fit the atom table"
 
 
 @dataclass(frozen=True)
@@ -164,12 +244,15 @@ class View:
         Id of the row.
     crystal, rotation, shift
         As of `simulate_stem`.
+    made
+        What was done to the crystal, if it has defects.
     """
 
     name: str
     crystal: Atoms
     rotation: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
+    made: DefectiveCrystal | None = None
 
     def frame(self, config: StemConfig, seed: int) -> StemFrame | RecordedFrame:
         """Return the ideal image, or the recorded one if the config has an acquisition."""
@@ -181,38 +264,61 @@ class View:
         digest = hashlib.blake2b(f"{seed}:{self.name}:acquisition".encode(), digest_size=6).digest()
         return record_stem(self.crystal, acquisition, seed=int.from_bytes(digest, "big"), **options)
 
+    def columns(self, config: StemConfig, seed: int) -> dict[str, Any]:
+        """Return the columns of a row about the crystal's defects; none for a pristine one."""
+        if self.made is None:
+            return {}
+        # Where the sites lie is asked of an image of the pristine crystal: its table reaches farther.
+        wide = config.model_copy(update={"mask_radius": config.reach() + config.mask_radius})
+        table = replace(self, crystal=self.made.pristine).frame(wide, seed).atoms
+        defects = self.made.defects
+        place = np.searchsorted(defects["site"], table["index"]).clip(max=max(len(defects) - 1, 0))
+        at = np.flatnonzero(defects["site"][place] == table["index"]) if len(defects) else place[:0]
+        changed, seen = defects[place[at]], table[at]
+        values = {name: changed[name] for name in ("before", "after", "site")}
+        values |= {name: seen[name] for name in ("x", "y", "z", "visible")}
+        return {
+            "defects": DefectColumns(kind=changed["kind"].astype(np.int64), **values),
+            "supercell": np.array(self.made.repeats, dtype=np.int32),
+        }
+
 
 def views(layer: Atoms, identifier: str, config: StemConfig, seed: int) -> Iterator[View]:
     """Yield what the images of one crystal show."""
     for pose in range(config.poses):
-        name = identifier if config.poses == 1 else f"{identifier}@{pose}"
+        view = View(identifier if config.poses == 1 else f"{identifier}@{pose}", layer)
         if config.random_pose:
-            yield View(name, layer, *random_pose(seed, identifier, pose, layer.cell[:2, :2]))
-        else:
-            yield View(name, layer)
+            rotation, shift = random_pose(seed, identifier, pose, layer.cell[:2, :2])
+            view = replace(view, rotation=rotation, shift=shift)
+        if config.defects is not None:
+            size = math.hypot(*config.field_of_view()) + 2 * (config.reach() + config.mask_radius)
+            made = config.defects.add_to(layer, size, f"{seed}:{identifier}:{pose}")
+            view = replace(view, crystal=made.atoms, made=made)
+        yield view
 
 
 def stem_row(
-    identifier: str,
-    frame: StemFrame | RecordedFrame,
-    material: Mapping[str, Any],
-    bits: Literal[8, 16],
+    view: View, frame: StemFrame | RecordedFrame, material: Mapping[str, Any], config: StemConfig, seed: int
 ) -> StemRow:
     """Return an image with its targets as a row."""
-    grey, scale, offset = _levels(frame, bits)
+    grey, scale, offset = _levels(frame, config.bits)
+    atoms = {name: frame.atoms[name] for name in AtomColumns.model_fields}
+    if view.made is not None:
+        atoms["index"] = view.made.sites[atoms["index"]].astype(np.int32)
     columns = {
-        "id": identifier,
+        "id": view.name,
         "image": encode_png(grey),
         "intensity_scale": scale,
         "intensity_offset": offset,
         "mask": encode_png(frame.mask),
-        "atoms": AtomColumns(**{name: frame.atoms[name] for name in AtomColumns.model_fields}),
+        "atoms": AtomColumns(**atoms),
         **frame.parameters(),
+        **view.columns(config, seed),
         **material,
     }
     if isinstance(frame, RecordedFrame):
-        return RecordedStemRow(unit=frame.recorded.acquisition.unit, **columns)
-    return StemRow(**columns)
+        columns["unit"] = frame.recorded.acquisition.unit
+    return cast("StemRow", BUILDER.record(config)(**columns))
 
 
 def _levels(frame: StemFrame | RecordedFrame, bits: Literal[8, 16]) -> tuple[Grey, float, float]:

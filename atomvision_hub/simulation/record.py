@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.records import Column, Record
+from atomvision_hub.structures.defects import KINDS
 from atomvision_hub.structures.record import MaterialColumns
 
 
@@ -85,3 +86,58 @@ class RecordedStemRow(StemRow):
             "notes on what the steps chose",
         ),
     ]
+
+
+class DefectColumns(Record):
+    """Point defects in view and as far outside as they matter for the image, one entry a defect."""
+
+    kind: Annotated[
+        npt.NDArray[np.int64], Column("class_label", "Kind of the defect", shape=(None,), names=KINDS)
+    ]
+    x: Annotated[
+        npt.NDArray[np.float32],
+        Column("float32", "Column coordinate of the site; pixel centres are integers", "px", (None,)),
+    ]
+    y: Annotated[
+        npt.NDArray[np.float32],
+        Column("float32", "Row coordinate of the site; pixel centres are integers", "px", (None,)),
+    ]
+    z: Annotated[npt.NDArray[np.float32], Column("float32", "Height along the beam", "Å", (None,))]
+    before: Annotated[
+        npt.NDArray[np.uint8], Column("uint8", "Atomic number in the pristine crystal", shape=(None,))
+    ]
+    after: Annotated[npt.NDArray[np.uint8], Column("uint8", "Atomic number now, 0: vacant", shape=(None,))]
+    site: Annotated[
+        npt.NDArray[np.int32],
+        Column("int32", "Index of the site in the supercell, as `atoms.index`", shape=(None,)),
+    ]
+    visible: Annotated[
+        npt.NDArray[np.bool_], Column("bool", "Whether the site lies inside the image", shape=(None,))
+    ]
+
+
+class _Defective(Record):
+    defects: DefectColumns
+    supercell: Annotated[
+        npt.NDArray[np.int32],
+        Column(
+            "int32",
+            "How often the cell is repeated along its first two vectors before sites are changed; "
+            "`atoms.index` counts in this supercell",
+            shape=(2,),
+        ),
+    ]
+
+
+class DefectiveStemRow(_Defective, StemRow):
+    """One simulated STEM image of a crystal with point defects; material and labels of the pristine one."""
+
+    id: Annotated[str, Column("string", "Unique row identifier")]
+    image: Annotated[bytes, Column("image", "Simulated image, grey levels; row 0 at the top")]
+
+
+class RecordedDefectiveStemRow(_Defective, RecordedStemRow):
+    """One recorded STEM image of a crystal with point defects; material and labels of the pristine one."""
+
+    id: Annotated[str, Column("string", "Unique row identifier")]
+    image: Annotated[bytes, Column("image", "Recorded image, grey levels; row 0 at the top")]

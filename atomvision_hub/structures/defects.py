@@ -64,6 +64,8 @@ class DefectiveCrystal:
     ----------
     atoms
         The supercell with its defects; vacant sites are left out.
+    pristine
+        The supercell without them.
     defects
         Table of `DEFECT_DTYPE`, sorted by site.
     sites
@@ -73,6 +75,7 @@ class DefectiveCrystal:
     """
 
     atoms: ase.Atoms
+    pristine: ase.Atoms
     defects: DefectTable
     sites: Integers
     repeats: tuple[int, int]
@@ -157,6 +160,7 @@ def add_defects(
     defective.info.update(atoms.info)
     return DefectiveCrystal(
         defective,
+        pristine,
         _table(kinds[changed], pristine.positions[changed], before[changed], after[changed], changed),
         kept,
         (repeats[0], repeats[1]),

@@ -126,7 +126,7 @@ class SyntheticOptions:
             ("seed", self.seed, 0, 2**63 - 1),
             ("pseudo", self.pseudo, 0.0, 1.0),
             ("margin", self.margin, 0.06, 0.2),
-            ("displacement", self.displacement, 0.06, 0.3),
+            ("displacement", self.displacement, 0.06, 0.2),
         ):
             if not low <= value <= high:
                 raise UsageError(f"synthetic crystals: {name} must be between {low} and {high}, not {value}")
