@@ -1,9 +1,9 @@
 """How well detected columns agree with the true ones: precision, recall, F1, error of the positions.
 
-A true column is *resolvable* where its nearest neighbour is at least 1.2 Å away and its peak has at least 5 %
-of the brightest column's; the image shows others as shoulders or hardly at all. Detections are matched one to
-one, nearest pairs first, up to a tolerance: first with resolvable columns, which count; then the rest with the
-other columns, where a detection is neither right nor wrong. What is left is a false alarm.
+A true column is *resolvable* where its nearest neighbour is at least 1.2 Å away and its peak has at least
+5 % of the brightest column's; the image shows others as shoulders or hardly at all. Detections are matched
+one to one, nearest pairs first, up to a tolerance: first with resolvable columns, which count; then the rest
+with the other columns, where a detection is neither right nor wrong. What is left is a false alarm.
 
 Columns whose centre lies outside the image count as others, and so do those within a `border` where one is
 asked for. Nearest pairs first is the best assignment there is where columns that count are more than two
@@ -75,7 +75,7 @@ def true_columns(
     pixel_size
         Å/px, one number or (row, column).
     z_exponent
-        An atom has the intensity Z**z_exponent; a column stands where the intensity of its atoms has its mean.
+        An atom has the intensity Z**z_exponent; a column stands at the weighted mean of its atoms.
     """
     dy, dx = np.broadcast_to(np.asarray(pixel_size, dtype=float), 2)
     weight = np.asarray(atoms["number"], dtype=float) ** z_exponent

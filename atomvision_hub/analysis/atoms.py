@@ -1,10 +1,10 @@
 """Image -> atom columns: positions to a hundredth of an ångström, without a network.
 
-Columns of a high-resolution image are peaks of nearly one width. Peaks are found as maxima of the smoothed
-image; then the amplitudes and positions of all of them are fitted together, as a sum of Gaussians of one
-common width, by Gauss-Newton steps in a window around each peak on the residual of the whole model (so that
-neighbours that overlap do not pull each other). What the model leaves is searched once more for columns that
-were shoulders of brighter ones.
+Columns of a high-resolution image are peaks of nearly one width. Peaks are found as maxima of a sharpened
+image; then heights, positions, background and the common width are fitted together, as a sum of Gaussians, by
+Gauss-Newton steps on the normal equations of all peaks at once (so that neighbours that overlap do not pull
+each other). What the model leaves is searched once more for columns that were shoulders of brighter ones. Two
+peaks closer than two widths show one maximum (Sparrow's limit): the fit keeps both, the table the brighter.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ RESOLVABLE_DISTANCE, RESOLVABLE_PEAK = 1.2, 0.05  # Å, relative height
 
 _REACH = 3.0  # half side of a peak's window in widths of a column: exp(-4.5)
 _TOUCH = 5.0  # widths; farther neighbours do not couple: exp(-6)
+_FAINT = 0.3  # peaks of the sharpened image down to this part of the threshold are tried in the fit
 _STEPS = 6  # most Gauss-Newton steps of a pass
-_CONVERGED = 0.05  # widths; the last pass ends when nine of ten peaks moved no farther
-_GROSS = 0.05  # relative error of the width
+_CONVERGED = 0.1  # widths; the last pass ends when nine of ten columns moved no farther
+_GROSS, _FINE = 0.05, 0.01  # relative errors of the width
 _WIDTHS = (0.5, 2.5)  # smallest and largest width, relative to where the search starts
 _DAMPING = 1e-2  # of the normal equations: two peaks in one place share the light
-_CG_STEPS = 12
+_INNER = 8  # steps of conjugate gradients for a step of the fit
 _APART = 1.3  # widths; of two peaks closer than this only the brighter stays in the fit
 _MERGED = 2.0  # widths; of two columns closer than this, which show one maximum, the brighter is told
-_SOUGHT = 2.0  # fewest pixels across a column's standard deviation after binning
+_FINEST = 1.6  # fewest pixels across a column's standard deviation after binning
 _SNR = 5.0  # detection threshold: amplitude over its standard error; more is told by the confidence
 
 Array = npt.NDArray[np.float64]
@@ -167,36 +168,37 @@ def detect_atoms(
     if span <= 1e-6 * max(abs(low), abs(high)):
         return _table(values, _Fit(values, sigma), 0.0, mask, steps)
     original, values = values, (values - np.float32(low)) / np.float32(span)
-    # Columns many pixels wide are sought, and fitted, on binned pixels: the same light, a fraction of the work.
-    fine = _Grid.of(values, sigma, _SOUGHT)
-    coarse = fine
+    # Columns many pixels wide are sought and fitted on binned pixels: the same light, a fraction of the work.
+    grid = _Grid.of(values, sigma)
     noise = _noise(values)
-    fit = _Fit(coarse.image, coarse.sigma, refine=not width_known)
+    fit = _Fit(grid.image, grid.sigma, refine=not width_known)
     # The floor that noise sets for a peak's height, and that of the image.
     error = noise / np.sqrt(np.pi * sigma[0] * sigma[1])
-    floor = _quantile(fine.image, 0.02)
-    sharp = _sharpened(fine.image, fine.sigma, clean=error < 0.002 * float(np.ptp(fine.image)))
-    x, y = _maxima(sharp, fine.sigma, floor)
+    floor = _quantile(grid.image, 0.02)
+    sharp = _sharpened(grid.image, grid.sigma, clean=error < 0.002 * float(np.ptp(grid.image)))
+    x, y = _maxima(sharp, grid.sigma, floor)
     if len(x):
-        height = sharp[_at(x, y)] - floor
+        height = sharp[_at(x, y)].astype(float) - floor
         lowest = max(threshold * float(np.percentile(height, 99)), _SNR * error)
         # The dark rings of bright neighbours hide faint columns: the fit will tell, not the sharpened image.
-        keep = height > max(0.1 * lowest, _SNR * error)
-        fit.add(*coarse.from_grid(fine, x[keep], y[keep]), height[keep])
+        keep = height > max(_FAINT * lowest, _SNR * error)
+        fit.add(x[keep], y[keep], height[keep])
         fit.run()
-        left = _sharpened(fit.rest_on(fine, coarse), fine.sigma, clean=False)
-        x, y = _maxima(left, fine.sigma, 0.7 * lowest)
+        left = _sharpened(fit.rest(), grid.sigma, clean=False)
+        x, y = _maxima(left, grid.sigma, 0.7 * lowest)
         if len(x):
-            fit.add(*coarse.from_grid(fine, x, y), left[_at(x, y)])
+            fit.add(x, y, left[_at(x, y)].astype(float))
             fit.run()
         fit.drop(lowest, _APART)
         fit.run(last=True)
         fit.drop(lowest, _MERGED)
-    fit.x, fit.y = coarse.to_pixels(fit.x, fit.y)
+    fit.x, fit.y = grid.to_pixels(fit.x, fit.y)
     fit.sigma = (sigma[0] * fit.scale, sigma[1] * fit.scale)
     inside = (fit.x >= -0.5) & (fit.x < values.shape[1] - 0.5)
     fit.keep(inside & (fit.y >= -0.5) & (fit.y < values.shape[0] - 0.5))
-    fit.height = fit.height * span
+    # Binning widens and lowers a Gaussian; its volume stays.
+    lowered = np.prod(grid.sigma) * np.prod(grid.bins) / np.prod(sigma)
+    fit.height = fit.height * span * float(lowered)
     return _table(original, fit, noise * span, mask, steps)
 
 
@@ -208,29 +210,24 @@ class _Grid(NamedTuple):
     bins: tuple[int, int]
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.float32], sigma: tuple[float, float], finest: float) -> _Grid:
-        """Bin an image so that columns stay at least `finest` pixels wide."""
-        bins = (max(1, int(sigma[0] / finest)), max(1, int(sigma[1] / finest)))
+    def of(cls, values: npt.NDArray[np.float32], sigma: tuple[float, float]) -> _Grid:
+        """Bin an image as far as its columns stay at least `_FINEST` pixels wide."""
+        bins = (max(1, int(sigma[0] / _FINEST)), max(1, int(sigma[1] / _FINEST)))
         # The mean over n pixels widens a profile by the variance of n places.
         rows, columns = (np.sqrt(s**2 + (n**2 - 1) / 12) / n for s, n in zip(sigma, bins, strict=True))
         return cls(_bin(values, bins), (float(rows), float(columns)), bins)
 
     def to_pixels(self, x: Array, y: Array) -> tuple[Array, Array]:
-        return tuple(c * n + (n - 1) / 2 for c, n in zip((x, y), self.bins[::-1], strict=True))
-
-    def from_grid(self, other: _Grid, x: Array, y: Array) -> tuple[Array, Array]:
-        pixels = zip(other.to_pixels(x, y), self.bins[::-1], strict=True)
-        return tuple((c - (n - 1) / 2) / n for c, n in pixels)
+        rows, columns = self.bins
+        return x * columns + (columns - 1) / 2, y * rows + (rows - 1) / 2
 
 
 def _bin(values: npt.NDArray[np.float32], bins: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return means over blocks of pixels; a rest at the right and lower edge is repeated to a full block."""
+    """Return means over blocks of pixels; a rest at the right and lower edge is left out."""
     if bins == (1, 1):
         return values
-    rest = [(-side) % n for side, n in zip(values.shape, bins, strict=True)]
-    if any(rest):
-        values = np.pad(values, [(0, rest[0]), (0, rest[1])], mode="edge")
-    rows, columns = values.shape[0] // bins[0], values.shape[1] // bins[1]
+    rows, columns = (side // n for side, n in zip(values.shape, bins, strict=True))
+    values = values[: rows * bins[0], : columns * bins[1]]
     # Sums of strided views: several times as fast as a mean over two axes.
     total = sum(values[i :: bins[0], j :: bins[1]] for i in range(bins[0]) for j in range(bins[1]))
     return np.asarray(total, np.float32).reshape(rows, columns) / np.float32(bins[0] * bins[1])
@@ -265,10 +262,10 @@ def _quantile(values: npt.NDArray[np.float32], share: float) -> float:
 class _Fit:
     """Sum of Gaussians of one width on a constant background, fitted to an image by least squares.
 
-    Each Gaussian lives in a window of `_REACH` widths, and only near ones touch: time and memory grow with the
-    number of peaks, however large the image. A step of Gauss-Newton moves all heights and positions together;
-    with ``g`` a Gaussian and ``p, q`` the distances from its centre in widths, the model changes by
-    ``g, p g, q g``, whose overlaps are known in closed form.
+    Each Gaussian lives in a window of `_REACH` widths, and only near ones touch: time and memory grow with
+    the number of peaks, however large the image. A Gauss-Newton step moves all heights and positions; with
+    ``g`` a Gaussian and ``p, q`` the distances from its centre in widths, the model changes by ``g, p g, q g``,
+    whose overlaps are known in closed form.
     """
 
     def __init__(
@@ -288,7 +285,7 @@ class _Fit:
         for _ in range(_STEPS if len(self.x) else 0):
             window = _Window(self)
             error = window.cut(window.rest())
-            along = np.matmul(error, window.profile_x[:, :, None])[:, :, 0]
+            along = np.einsum("nvu,nu->nv", error, window.profile_x)
             across = np.einsum("nvu,nv->nu", error, window.profile_y)
             raw = (
                 np.einsum("nv,nv->n", along, window.profile_y),
@@ -306,7 +303,7 @@ class _Fit:
                 power = float(self.height[near.i] @ (self.height[near.j] * mutual))
                 growth = float((self.height * (squares - raw[0])).sum())
                 growth /= max(np.pi * self.sigma[0] * self.sigma[1] * power, 1e-12)
-                # Columns that are still missing look like width: before the last pass only gross errors count.
+                # Missing columns look like width: before the last pass only gross errors count.
                 growth = float(np.clip(growth, -0.1, 0.1)) if last or abs(growth) > _GROSS else 0.0
             safe = np.maximum(self.height, 1e-6)
             self.height = np.maximum(self.height + change[0], 1e-6)
@@ -317,16 +314,18 @@ class _Fit:
             self.y = np.clip(self.y + self.sigma[0] * gain_y, -out_y, rows + out_y)
             self.scale = float(np.clip(self.scale * np.exp(growth), *_WIDTHS))
             self.sigma = (self.scale * self.first[0], self.scale * self.first[1])
-            # Newton's steps square the error. A few peaks on top of each other may wander for long.
-            far = np.count_nonzero(np.maximum(np.abs(gain_x), np.abs(gain_y)) > _CONVERGED)
-            if abs(growth) <= _GROSS and (not last or far <= 0.1 * len(self.x)):
+            # Newton's steps square the error. Peaks that will be merged may wander for long.
+            alone = np.ones(len(self.x), bool)
+            alone[near.i[(near.overlap > np.exp(-0.25 * _MERGED**2)) & (near.i != near.j)]] = False
+            far = np.count_nonzero(np.maximum(np.abs(gain_x), np.abs(gain_y))[alone] > _CONVERGED)
+            if not last and abs(growth) <= _GROSS:
+                break
+            if abs(growth) <= _FINE and far <= 0.1 * np.count_nonzero(alone):
                 break
 
-    def rest_on(self, other: _Grid, own: _Grid) -> npt.NDArray[np.float32]:
-        """Return what the model leaves of the image on another grid."""
-        twin = _Fit(other.image, tuple(side * self.scale for side in other.sigma))
-        twin.add(*other.from_grid(own, self.x, self.y), self.height)
-        return _Window(twin).rest()
+    def rest(self) -> npt.NDArray[np.float32]:
+        """Return what the model leaves of the image."""
+        return _Window(self).rest()
 
     def _near(self) -> _Pairs:
         scaled = self._scaled()
@@ -370,7 +369,7 @@ class _Fit:
         step, rest = np.zeros(3 * count), gradient / area
         search = fresh = rest / diagonal
         norm = first = float(rest @ fresh)
-        for _ in range(_CG_STEPS):
+        for _ in range(_INNER):
             if norm <= 1e-4 * first:
                 break
             image = matrix @ search - pull * float(light @ search)
@@ -386,7 +385,7 @@ class _Fit:
         return step.reshape(3, count)
 
     def drop(self, lowest: float, apart: float) -> None:
-        """Remove what is lower than `lowest`, or nearer than `apart` (widths) to a brighter peak that stays."""
+        """Remove peaks below `lowest` and those nearer than `apart` (widths) to a brighter that stays."""
         self.keep(self.height > lowest)
         if len(self.x) < 2:
             return
@@ -463,7 +462,8 @@ class _Window:
         (top, left), (rows, columns) = self.frame, image.shape
         padded = np.zeros((rows + 2 * top, self.width), np.float32)
         padded[top : top + rows, left : left + columns] = image
-        return padded.ravel()[self.pixels]
+        windows: npt.NDArray[np.float32] = padded.ravel()[self.pixels]
+        return windows
 
     def rest(self) -> npt.NDArray[np.float32]:
         """Return the image without the model; sets the background to what makes its mean vanish."""
@@ -505,10 +505,11 @@ def _noise(values: npt.NDArray[np.float32]) -> float:
     The median absolute value of second differences across both axes (Immerkaer 1996, doi
     10.1006/cviu.1996.0060, with a median instead of a mean).
     """
-    every = max(1, values.size // 20000)  # so many pixels tell it to one per cent
+    every = max(1, values.size // 10000)  # so many pixels tell it to one or two per cent
     inner = values[:-2:every] - 2 * values[1:-1:every] + values[2::every]
     inner = inner[:, :-2] - 2 * inner[:, 1:-1] + inner[:, 2:]
-    return float(1.4826 * np.median(np.abs(inner)) / 6)
+    size = np.abs(inner).ravel()
+    return float(1.4826 * np.partition(size, size.size // 2)[size.size // 2] / 6)
 
 
 def _peak_width(values: npt.NDArray[np.float32]) -> float:
@@ -570,7 +571,7 @@ def _table(
     near[:, len(v) // 2, len(u) // 2] = True
     row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
     found = values[row[:, :, None], column[:, None, :]]
-    number = np.count_nonzero(near, axis=(1, 2))
+    number = near.reshape(len(x), len(v) * len(u)).sum(axis=1, dtype=np.int32)
     # Standard error of a Gaussian's height in white noise: noise / sqrt(pi sigma_x sigma_y).
     error = noise / np.sqrt(np.pi * fit.sigma[0] * fit.sigma[1])
     score = height / error if error > 0 else np.full(len(x), np.inf)

@@ -81,7 +81,7 @@ def test_noise_alone_shows_no_atoms() -> None:
 def test_statistics_are_those_of_the_disk() -> None:
     found = detect_atoms(columns(np.array([[60.0, 48.0], [100, 48]]), np.array([2.0, 1.0])), 0.1)
     one = found.select(np.argsort(found.x)[:1])
-    assert one.radius[0] == pytest.approx(5 * np.sqrt(2 * np.log(2)), rel=1e-6)
+    assert one.radius[0] == pytest.approx(5 * np.sqrt(2 * np.log(2)), rel=1e-3)
     assert one.max[0] == pytest.approx(2, rel=1e-3)
     assert one.min[0] == pytest.approx(1, rel=0.06)
     # Mean of a Gaussian over the disk out to half its height: 1/(2 ln 2) of it.
