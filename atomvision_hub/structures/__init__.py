@@ -6,7 +6,7 @@ from atomvision_hub.structures.bilayers import twisted_bilayer, twisted_patch
 from atomvision_hub.structures.boundaries import edge, grain_boundary
 from atomvision_hub.structures.classify import LatticeClassification, classify_lattice
 from atomvision_hub.structures.columns import material_columns
-from atomvision_hub.structures.defects import DefectiveCrystal, add_defects, find_defects
+from atomvision_hub.structures.defects import DefectiveCrystal, add_defects, apply_defects, find_defects
 from atomvision_hub.structures.duplicates import duplicates
 from atomvision_hub.structures.layer import flat_layer
 from atomvision_hub.structures.prototype import prototype_label
@@ -22,6 +22,7 @@ __all__ = [
     "Structures",
     "Volume",
     "add_defects",
+    "apply_defects",
     "check_crystal",
     "classify_lattice",
     "duplicates",

@@ -167,6 +167,34 @@ def add_defects(
     )
 
 
+def apply_defects(
+    atoms: ase.Atoms, repeats: Sequence[int], defects: Mapping[str, Sequence[int]] | DefectTable
+) -> ase.Atoms:
+    """Return the supercell with defects that a table describes, such as that of a dataset row.
+
+    Parameters
+    ----------
+    atoms
+        The pristine crystal.
+    repeats
+        How often its cell is repeated along its first two vectors.
+    defects
+        Columns ``site``, ``before`` and ``after`` as of `DEFECT_DTYPE`.
+
+    Raises
+    ------
+    CrystalError
+        When a site does not exist or holds another element than the table says.
+    """
+    whole = atoms.repeat((int(repeats[0]), int(repeats[1]), 1))
+    sites, before = np.asarray(defects["site"], dtype=np.int64), np.asarray(defects["before"])
+    inside = (sites >= 0) & (sites < len(whole))
+    if not inside.all() or (whole.numbers[sites] != before).any():
+        raise CrystalError("the table of defects is not one of this crystal and supercell; give its own")
+    whole.numbers[sites] = np.asarray(defects["after"])
+    return whole[np.flatnonzero(whole.numbers)]
+
+
 @cache
 def dopants_of(number: int) -> tuple[int, ...]:
     """Return the elements that commonly replace another one, by atomic number.

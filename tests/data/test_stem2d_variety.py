@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from atomvision_hub import simulate_stem
 from atomvision_hub.data import BuildOptions, BuildReport, load_builder, validate_folder
 from atomvision_hub.errors import UsageError
 from atomvision_hub.simulation.acquisition import from_record, record_stem
-from atomvision_hub.structures.defects import KINDS, VACANCY
+from atomvision_hub.structures.defects import KINDS, VACANCY, apply_defects
 from atomvision_hub.structures.record import LATTICES
 
 POSE = ("pixel_size", "rotation", "shift", "z_exponent", "psf", "mask_radius")
@@ -38,18 +39,16 @@ def pixels(value: dict[str, Any]) -> np.ndarray:
 
 
 def defective(row: dict[str, Any], structure: dict[str, Any]) -> tuple[ase.Atoms, np.ndarray]:
-    """The crystal of a row, from what the dataset holds: the pristine one and the table of defects."""
+    """The crystal of a row, from what the dataset holds, and the sites of its atoms."""
     atoms = ase.Atoms(
         numbers=structure["numbers"],
         positions=structure["positions"],
         cell=structure["cell"],
         pbc=(True, True, False),
-    ).repeat((*row["supercell"], 1))
-    for site, before, after in zip(*(row["defects"][k] for k in ("site", "before", "after")), strict=True):
-        assert atoms.numbers[site] == before != after
-        atoms.numbers[site] = after
-    kept = np.flatnonzero(atoms.numbers)
-    return atoms[kept], kept
+    )
+    vacant = np.array(row["defects"]["site"], dtype=int)[np.array(row["defects"]["after"]) == 0]
+    sites = np.delete(np.arange(len(atoms) * math.prod(row["supercell"])), vacant)
+    return apply_defects(atoms, row["supercell"], row["defects"]), sites
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from atomvision_hub.structures.defects import (
     SUBSTITUTION,
     VACANCY,
     add_defects,
+    apply_defects,
     dopants_of,
     find_defects,
 )
@@ -66,6 +67,15 @@ def test_the_table_says_what_lies_where() -> None:
     untouched = ~np.isin(made.sites, made.defects["site"])
     assert (made.atoms.numbers[untouched] == pristine.numbers[made.sites[untouched]]).all()
     assert (made.atoms.positions == pristine.positions[made.sites]).all()
+
+
+def test_a_table_gives_its_crystal_again() -> None:
+    atoms = layer("MoS2")
+    made = add_defects(atoms, vacancies=4, antisites=2, substitutions=5, repeats=(5, 4), seed=7)
+    assert apply_defects(atoms, made.repeats, made.defects) == made.atoms
+    for repeats in ((2, 2), (4, 5)):
+        with pytest.raises(CrystalError, match="the table of defects is not one of this crystal"):
+            apply_defects(layer("black-P"), repeats, made.defects)
 
 
 def test_seeds() -> None:
