@@ -27,11 +27,11 @@ from atomvision_hub.engine.run import RunFolder, run_script
 from atomvision_hub.engine.tasks.alignn import (
     AlignnConfig,
     Batches,
-    Change,
     cached_graphs,
     card_facts,
     join,
     predict_rows,
+    training_versions,
 )
 from atomvision_hub.engine.tasks.classifier import mean_log_loss
 from atomvision_hub.models.alignn import Alignn, GraphStore
@@ -51,11 +51,10 @@ def main() -> None:
     source = open_source(config.data, seed=settings.seed, limit=limit, keep=config.columns)
     run.start(config)
     splits, labels = source.splits, source.splits["train"].labels
-    changes = {"train": Change()} | {f"train-{dose:g}": Change(dose=dose) for dose in settings.doses}
     began = time.perf_counter()
     made = [
-        cached_graphs(splits["train"], graph, run.checkpoints / f"graphs-{name}.npz", accelerator, change)
-        for name, change in changes.items()
+        cached_graphs(splits["train"], graph, run.checkpoints / f"{name}.npz", accelerator, change)
+        for name, change in training_versions(settings, splits["train"]).items()
     ]
     held_out = cached_graphs(
         splits["validation"], graph, run.checkpoints / "graphs-validation.npz", accelerator

@@ -326,9 +326,10 @@ class Alignn(HubModel):
         if not bool(graph.features.isfinite().all()):
             raise UsageError("Alignn takes finite features of columns; these hold nan or infinite values")
         reach = float(self.arguments["reach"])
-        if len(graph.lengths) and not float(graph.lengths.max()) <= reach * 1.01:
+        longest = float(graph.lengths.max()) if len(graph.lengths) else 0.0
+        if not longest <= reach * 1.01:
             raise UsageError(
-                f"Alignn knows edges up to {reach:g} Å, the longest here is {float(graph.lengths.max()):.4g}; "
+                f"Alignn knows edges up to {reach:g} Å, the longest here is {longest:.4g}; "
                 "make the graph with model.graph_settings and the pixel size in Å/px"
             )
 

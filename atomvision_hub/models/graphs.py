@@ -35,6 +35,7 @@ TYPICAL_DISTANCE = 2.0
 _PATCH, _STEP, _PROFILE = 4.0, 0.5, 0.5  # Å: radius and spacing of a patch, width of a column's Gaussian
 _COMMON = 0.5  # smallest part of a patch that two columns must have in common within the view
 _ALIKE, _HARDLY = 0.1, 0.4  # relative difference of like surroundings: without noise, and at most with it
+_ABOVE_BEST = 2.5  # like surroundings differ by up to so many times what the best pairs do
 _PERIOD = 0.5  # Å; a shorter distance is no repeat
 _COLLINEAR = 0.3  # Å; nearer than this to the line of a shorter repeat, a repeat tells nothing new
 _CANDIDATES = 40  # nearest like columns among which repeats are chosen
@@ -182,7 +183,7 @@ def _repeats(
     if not np.isfinite(best).any():
         return nothing, nothing, np.zeros(0)
     # Noise moves columns: then the best that most columns find is the measure of what is alike.
-    alike = float(np.clip(2 * np.median(best[np.isfinite(best)]), _ALIKE, _HARDLY))
+    alike = float(np.clip(_ABOVE_BEST * np.median(best[np.isfinite(best)]), _ALIKE, _HARDLY))
     distance = np.where(mismatch <= alike, lengths, np.inf)
     nearest = np.argsort(distance, axis=1, kind="stable")[:, :_CANDIDATES]
     node = np.arange(len(inner))[:, None]
