@@ -9,7 +9,6 @@ pixel is atom. The folder of the run becomes the repository of the model: weight
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import Any
 
@@ -136,9 +135,10 @@ def main() -> None:
         accelerator.wait_for_everyone()
 
     # The only time the test rows are looked at, with the weights and the threshold that validation chose.
-    best_model = copy.deepcopy(plain)
+    # A network of its own: the one above computes in half precision where the GPU has it.
+    best_model = Segmenter(**plain.arguments, known=known | {"threshold": progress["threshold"]})
     checkpoints.load_best({"best": best_model})
-    best_model.known["threshold"] = progress["threshold"]
+    best_model = best_model.to(accelerator.device).to(memory_format=torch.channels_last)
     test = decode(source.splits["test"], accelerator.device)
     judge = Judge(best_model, best_model.threshold, test, radii, accelerator, settings.robustness_rows)
     report = judge_test(judge, source)
@@ -165,7 +165,7 @@ def main() -> None:
         "figures": draw_pictures(judge, history, report["doses"], run.path),
         "notes": [f"Training started {start}; loss `{settings.loss}`."],
     }
-    run.save_model(best_model.to(memory_format=torch.contiguous_format))
+    run.save_model(best_model)
     run.finish(facts, options, in_words(report["test"]))
 
 

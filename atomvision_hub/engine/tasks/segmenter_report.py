@@ -373,25 +373,28 @@ def draw_doses(curve: Sequence[dict[str, float]], path: Path) -> None:
 
 
 def draw_examples(judge: Judge, path: Path) -> None:
-    """Draw test images at three doses with masks and answers as PNG."""
+    """Draw two test images at three doses with masks and answers as PNG."""
     from matplotlib.figure import Figure
 
     group = judge.scenes[0]
-    places = np.linspace(0, len(group) - 1, 2).astype(np.int64)
+    places = np.unique(np.linspace(0, len(group) - 1, 2).astype(np.int64))
     doses = (math.inf, TYPICAL, 50.0) if judge.simulated else (math.inf,)
-    figure = Figure(figsize=(6.4, 2.1 * len(doses) * len(places)), layout="constrained")
-    axes = figure.subplots(len(doses) * len(places), 3, squeeze=False)
-    for row, (place, dose) in enumerate((place, dose) for place in places for dose in doses):
-        images, masks, _ = record(group, np.array([place]), judge.radii, Condition(dose=dose), 0)
+    figure = Figure(figsize=(5.6 * len(places), 2.0 * len(doses)), layout="constrained")
+    axes = figure.subplots(len(doses), 3 * len(places), squeeze=False)
+    for row, dose in enumerate(doses):
+        images, masks, _ = record(group, places, judge.radii, Condition(dose=dose), 0)
         with torch.inference_mode():
-            chances = judge.model(images).float().sigmoid()[0, 0].cpu().numpy()
-        for column, values in enumerate((images[0, 0].cpu().numpy(), masks[0, 0].cpu().numpy(), chances)):
-            axes[row, column].imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes[row, column].set_axis_off()
-        name = "no noise" if math.isinf(dose) else f"{dose:g} electrons/Å²"
-        axes[row, 0].set_title(name if judge.simulated else "image", fontsize=8)
-    axes[0, 1].set_title("mask", fontsize=8)
-    axes[0, 2].set_title("answer", fontsize=8)
+            chances = judge.model(images).float().sigmoid()
+        for index in range(len(places)):
+            shown = {"image": images, "mask": masks, "answer": chances}
+            if judge.simulated:
+                shown = {"no noise" if math.isinf(dose) else f"{dose:g} electrons/Å²": images} | shown
+                del shown["image"]
+            for column, (name, values) in enumerate(shown.items(), 3 * index):
+                picture = values[index, 0].float().cpu().numpy()
+                axes[row, column].imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes[row, column].set_axis_off()
+                axes[row, column].set_title(name, fontsize=8)
     _save(figure, path)
 
 
