@@ -45,6 +45,7 @@ class _Settings:
     segmenter: str | None
     classifier: str | None
     contrast: Literal["auto", "bright", "dark"]
+    threshold: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ def analyze(
     contrast: Annotated[
         Contrast, typer.Option(help="Columns are bright or dark; auto: dark in bright-field detectors.")
     ] = Contrast.auto,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Smallest height of a column, relative to the highest; single heavy atoms: 0.5."),
+    ] = 0.05,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     resume: Annotated[
         bool, typer.Option(help="Leave out images whose results are there, made in the same way.")
@@ -102,8 +107,9 @@ def analyze(
 
     Example: atomvision analyze scan.dm4 --out analysis
     """
+    number, every = _index(index)
     settings = _Settings(
-        pixel_size, *_index(index), segmenter=segmenter, classifier=classifier, contrast=contrast.value
+        pixel_size, number, every, segmenter, classifier, contrast=contrast.value, threshold=threshold
     )
     jobs, is_folder = _jobs(images)
     folder = out if out is not None or as_json else _OUT
@@ -233,6 +239,7 @@ class _Run:
                 segmenter=settings.segmenter,
                 classifier=settings.classifier,
                 contrast=settings.contrast,
+                threshold=settings.threshold,
             )
         except UsageError:
             raise  # the same for all images
@@ -256,6 +263,7 @@ class _Run:
             "segmenter": settings.segmenter,
             "classifier": settings.classifier,
             "contrast": settings.contrast,
+            "threshold": settings.threshold,
             "version": __version__,
             "sha256": image.sha256,
             "index": image.index,
@@ -339,6 +347,10 @@ _COLUMNS = (
     "nearest_distance",
     "unit",
     "order",
+    "cell_a",
+    "cell_b",
+    "cell_gamma",
+    "cell_lattice",
     "lattice",
     "probability",
     "warnings",
@@ -352,7 +364,7 @@ def _result(folder: Path, place: Path, suffix: str) -> Path:
 
 def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
     size = content["calibration"]["pixel_size"] or ["", ""]
-    lattice = content["lattice"] or {}
+    lattice, cell = content["lattice"] or {}, content["cell"] or {}
     return {
         "file": str(file),
         "index": content["image"]["index"],
@@ -364,6 +376,7 @@ def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
         "nearest_distance": content["graph"]["nearest_distance"],
         "unit": content["graph"]["unit"],
         "order": content["graph"]["order"],
+        **{f"cell_{name}": cell.get(name, "") for name in ("a", "b", "gamma", "lattice")},
         "lattice": lattice.get("label", ""),
         "probability": lattice.get("probability", ""),
         "warnings": "; ".join(content["warnings"]),
@@ -371,12 +384,14 @@ def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
 
 
 def _line(content: dict[str, Any]) -> str:
-    graph, lattice = content["graph"], content["lattice"]
+    graph, cell, lattice = content["graph"], content["cell"], content["lattice"]
     words = [f"{content['atoms']['count']:,} columns of atoms"]
     if graph["nearest_distance"] is not None:
         words.append(f"nearest {graph['nearest_distance']:.3g} {graph['unit']}")
+    if cell:
+        words.append(f"{cell['lattice']} cell {cell['a']:.4g} x {cell['b']:.4g} {cell['unit']}")
     words.append(
-        f"{lattice['label']} {lattice['probability']:.2f}" if lattice else "class of lattice not told"
+        f"classifier: {lattice['label']} {lattice['probability']:.2f}" if lattice else "no class of lattice"
     )
     if not content["calibration"]["calibrated"]:
         words.append("not calibrated")

@@ -32,6 +32,7 @@ from atomvision_hub.analysis import (
 )
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH, RESOLVABLE_PEAK
 from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
 from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary, LatticeClass
 from atomvision_hub.microscopy import MicroscopeImage, metadata, read_images
 from atomvision_hub.microscopy.view import to_view
@@ -62,10 +63,9 @@ _TILE, _HALO = 448, 64  # px of the segmenter's scale: what one pass keeps, and 
 _MOST_PIXELS = 2**26  # at the segmenter's scale
 _COARSER = 3.0  # how much coarser than learned an image may be for the segmenter
 _LOOK = 400  # px a side of the centre in which the width of columns is measured
-_WIDTHS = (0.7, 1.0, 1.4, 2.0)  # times the first guess
+_WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the first guess
 _MOST_ANGLES = 5_000_000
 _GRID = 3  # most views a side that the classifier is shown
-_FEWEST = 12  # columns off the edge from which order is told
 _BRIGHT_FIELD = re.compile(r"(^|[^a-z])(a?bf|bright.?field)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -77,6 +77,7 @@ def analyze(
     segmenter: str | os.PathLike[str] | None = None,
     classifier: str | os.PathLike[str] | None = None,
     contrast: Contrast = "auto",
+    threshold: float = RESOLVABLE_PEAK,
 ) -> Analysis:
     """Find the atoms in an image, connect them, and tell the class of their lattice.
 
@@ -98,6 +99,9 @@ def analyze(
     contrast
         Whether columns are ``"bright"`` or ``"dark"``; ``"auto"``: dark in bright-field STEM detectors (by
         their name), bright elsewhere.
+    threshold
+        Smallest height of a column relative to the highest (their 99th percentile), 0..1: what is lower is
+        no atom. Single heavy atoms on a support want 0.5 or so.
 
     Returns
     -------
@@ -117,9 +121,11 @@ def analyze(
     """
     if contrast not in ("auto", "bright", "dark"):
         raise UsageError(f"contrast must be auto, bright or dark, not {contrast!r}")
+    if not 0 <= threshold < 1:
+        raise UsageError(f"the threshold is a relative height, 0 to below 1, not {threshold}")
     chosen = _chosen(image, index)
     try:
-        return _analyze(chosen, _given(pixel_size), segmenter, classifier, contrast)
+        return _analyze(chosen, _given(pixel_size), segmenter, classifier, contrast, threshold)
     except AnalysisError as problem:
         if chosen.file == _ARRAY:
             raise
@@ -170,6 +176,7 @@ def _analyze(
     segmenter: str | os.PathLike[str] | None,
     classifier: str | os.PathLike[str] | None,
     contrast: Contrast,
+    threshold: float,
 ) -> Analysis:
     calibration = _calibration(image, given)
     warnings = [note for note in image.notes if not note.startswith("not calibrated")]
@@ -184,27 +191,41 @@ def _analyze(
             warnings.append(
                 f"{image.name!r} is taken for bright field: dark columns (contrast=bright: not so)"
             )
-    scale, calibration = _working_scale(values, calibration, image.kind)
+    scale = calibration.pixel_size
+    if scale is None or image.kind == "stm":
+        scale = _guessed(values, threshold)
+    atoms = _peaks(values, scale, threshold)
+    if scale != calibration.pixel_size:
+        # The models are shown columns as wide as they know them.
+        apparent = float(COLUMN_WIDTH / math.sqrt(math.prod(atoms.width)))
+        scale, calibration = (apparent, apparent), dataclasses.replace(calibration, apparent=apparent)
     if calibration.pixel_size is None:
         warnings.append(
             "pixel size unknown: lengths in px, models shown it at a scale guessed from its columns"
         )
     grey = to_view(values).grey
     models: dict[str, dict[str, str | None]] = {}
-    probability = None
+    chances = None
     if network := _segmenter(segmenter, models, warnings):
         probability = _probability(network, grey, scale, warnings)
-    atoms = _atoms(values, scale, probability, network.threshold if network else 0.5, warnings)
-    chances = None if probability is None else probability[_at(atoms)]
+        if probability is not None:
+            chances = probability[_at(atoms)]
+            inside = chances >= network.threshold
+            atoms, chances = _judged(atoms, inside, warnings), chances[inside]
     atoms = dataclasses.replace(atoms, pixel_size=calibration.pixel_size)
     if dark:
         atoms = _as_measured(atoms, float(values.max() + values.min()))
-    graph, bonds = _graph(atoms, calibration.unit, warnings)
+    graph, bonds, cell = _graph(atoms, calibration.unit, warnings)
     if graph.order is not None and graph.order < ORDERED:
         warnings.append(
             f"the columns hardly repeat (order {graph.order:.2f}): a class of lattice means little"
         )
-    lattice = _lattice(grey, scale, calibration, atoms, classifier, models, warnings)
+    lattice = _lattice(grey, scale, atoms, classifier, models, warnings)
+    if lattice is not None and cell is not None and lattice.label != cell.lattice:
+        warnings.append(
+            f"the classifier says {lattice.label}, but the columns repeat on a {cell.lattice} cell: "
+            "the cell is measured, the class is learned from simulated images"
+        )
     return Analysis(
         file=None if image.file == _ARRAY else image.file.name,
         sha256=image.sha256 or None,
@@ -220,6 +241,7 @@ def _analyze(
         probability=chances,
         graph=graph,
         bonds=bonds,
+        cell=cell,
         lattice=lattice,
         models=models,
         version=__version__,
@@ -287,48 +309,33 @@ def _is_bright_field(image: MicroscopeImage) -> bool:
     return image.kind in (None, "stem") and _BRIGHT_FIELD.search(image.name) is not None
 
 
-def _working_scale(
-    values: Values, calibration: Calibration, kind: str | None
-) -> tuple[tuple[float, float], Calibration]:
-    """Return the Å/px (row, column) at which columns are as wide as the detection and the models expect.
+def _guessed(values: Values, threshold: float) -> tuple[float, float]:
+    """Return the Å/px at which the columns in the centre of an image would be as wide as columns are.
 
-    That is the pixel size of electron microscopes' images. Of an uncalibrated image, and of tunnelling
-    images, whose atoms look wider, it is guessed from the width of the columns in the centre.
+    For uncalibrated images, and for those of tunnelling microscopes, whose atoms look wider. A first guess of
+    the width comes from the image's peaks. Too narrow a width splits columns, too wide a one merges them, and
+    both disturb their repeats: of some widths around the guess the narrowest is taken at which the columns
+    repeat nearly best.
     """
-    if calibration.pixel_size is not None and kind != "stm":
-        return calibration.pixel_size, calibration
     rows, columns = values.shape
     top, left = max(0, (rows - _LOOK) // 2), max(0, (columns - _LOOK) // 2)
-    apparent = min(_apparent(values[top : top + _LOOK, left : left + _LOOK]), COARSEST)
-    return (apparent, apparent), dataclasses.replace(calibration, apparent=apparent)
-
-
-def _apparent(values: Values) -> float:
-    """Return the Å/px at which the columns of an image would be as wide as columns are.
-
-    A first guess of their width comes from the image's peaks. Too narrow a width splits columns, too wide a
-    one merges them, and both disturb their repeats: of some widths around the guess the narrowest is taken at
-    which the columns repeat nearly best.
-    """
-    guess = math.sqrt(math.prod(detect_atoms(values, None).width))
-    orders, scales = {}, {}
+    values = values[top : top + _LOOK, left : left + _LOOK]
+    guess = COLUMN_WIDTH / math.sqrt(math.prod(detect_atoms(values, None).width))
+    orders = {}
     for factor in _WIDTHS:
-        scale = COLUMN_WIDTH / (guess * factor)
+        scale = min(guess / factor, COARSEST)
         try:
-            atoms = _peaks(values, (scale, scale))
+            atoms = _peaks(values, (scale, scale), threshold)
         except AnalysisError:  # so wide that nothing fits into the image
             continue
-        positions, inner = atoms.positions(), ~atoms.edge
-        if inner.sum() < _FEWEST:
-            continue
-        nearest = float(np.median(cKDTree(positions).query(positions, k=2)[0][inner, 1]))
-        orders[factor] = _order(positions, nearest, atoms)
-        # The fit has refined the width.
-        scales[factor] = float(COLUMN_WIDTH / math.sqrt(math.prod(atoms.width)))
+        inner = ~atoms.edge
+        if inner.sum() >= FEWEST:
+            positions = atoms.positions()
+            nearest = float(np.median(cKDTree(positions).query(positions, k=2)[0][inner, 1]))
+            orders[scale], _ = _repeats(atoms, nearest, "Å")
     best = max(orders.values(), default=0.0)
-    if best < ORDERED:
-        return scales.get(1.0, float(COLUMN_WIDTH / guess))
-    return next(scales[factor] for factor in orders if orders[factor] >= best - 0.02)
+    scale = next((scale for scale, order in orders.items() if order >= best - 0.02), guess)
+    return (scale, scale) if best >= ORDERED else (min(guess, COARSEST),) * 2
 
 
 @functools.lru_cache(maxsize=2)
@@ -427,31 +434,21 @@ def _tiles(length: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _atoms(
-    values: Values,
-    scale: tuple[float, float],
-    probability: Values | None,
-    threshold: float,
-    warnings: list[str],
-) -> AtomTable:
-    """Return the columns that are surely no noise, and atoms according to the segmenter."""
-    peaks = _peaks(values, scale)
-    if probability is None or not len(peaks):
-        return peaks
-    atoms = peaks.select(probability[_at(peaks)] >= threshold)
-    left_out = len(peaks) - len(atoms)
+def _judged(peaks: AtomTable, inside: npt.NDArray[np.bool_], warnings: list[str]) -> AtomTable:
+    """Return the peaks that the segmenter takes for atoms."""
+    left_out = int(len(peaks) - inside.sum())
     if left_out > 0.2 * len(peaks):
         warnings.append(
             f"the segmenter took {left_out} of {len(peaks)} peaks for no atoms; "
             "look at the picture, and try --segmenter none"
         )
-    return atoms
+    return peaks.select(inside)
 
 
-def _peaks(values: Values, scale: tuple[float, float]) -> AtomTable:
+def _peaks(values: Values, scale: tuple[float, float], threshold: float) -> AtomTable:
     """Return the columns that are surely no noise; a support or a slope under them does not count."""
     ground = _ground(values, scale)
-    peaks = detect_atoms(values - ground, scale, threshold=RESOLVABLE_PEAK)
+    peaks = detect_atoms(values - ground, scale, threshold=threshold)
     peaks = peaks.select(peaks.confidence >= MIN_CONFIDENCE)
     under = ground[_at(peaks)].astype(np.float64)
     return dataclasses.replace(peaks, max=peaks.max + under, min=peaks.min + under, mean=peaks.mean + under)
@@ -497,10 +494,11 @@ def _as_measured(atoms: AtomTable, total: float) -> AtomTable:
     return dataclasses.replace(atoms, max=total - atoms.min, min=total - atoms.max, mean=total - atoms.mean)
 
 
-def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSummary, AtomGraph]:
+def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSummary, AtomGraph, Cell | None]:
+    """Return what the graph of the columns tells, the graph, and the cell that the columns repeat on."""
     positions = atoms.positions()
     inner = ~atoms.edge
-    nearest, spread, coordination, order = None, None, {}, None
+    nearest, spread, coordination, order, cell = None, None, {}, None, None
     if len(atoms) > 1:
         tree = cKDTree(positions)
         distances = tree.query(positions, k=2)[0][:, 1]
@@ -510,9 +508,9 @@ def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSumma
         shell = tree.query_ball_point(positions[inner], 1.25 * distances[inner], return_length=True) - 1
         counts = np.bincount(np.asarray(shell, dtype=np.intp))
         coordination = {int(n): int(counts[n]) for n in np.flatnonzero(counts)}
-        if inner.sum() >= _FEWEST:
-            order = _order(positions, nearest, atoms)
-    cutoff = CUTOFF if unit == "Å" else CUTOFF_NEAREST * (nearest or 1.0)
+        if inner.sum() >= FEWEST:
+            order, cell = _repeats(atoms, nearest, unit)
+    cutoff = max(CUTOFF if unit == "Å" else 0.0, CUTOFF_NEAREST * (nearest or 1.0))
     bonds = radius_graph(positions, cutoff)
     # Successive edges grow with the square of the neighbours: of very dense peaks only the nearest count.
     degree = np.bincount(bonds.edges[0], minlength=len(atoms))
@@ -532,49 +530,29 @@ def _graph(atoms: AtomTable, unit: str, warnings: list[str]) -> tuple[GraphSumma
         bond_angles=tuple(angles.tolist()) if angles.any() else (),
         unit=unit,
     )
-    return summary, bonds
+    return summary, bonds, cell
 
 
-def _order(positions: npt.NDArray[np.float64], nearest: float, atoms: AtomTable) -> float:
-    """Return the share of columns that have another one at the commonest displacement.
-
-    Displacements up to eight nearest distances are counted in bins of 0.1 nearest distances; the commonest
-    are then sought again within 0.2 of them around each column, if that place is inside the image.
-    """
-    centre = positions.mean(axis=0)
-    used = positions[np.argsort(((positions - centre) ** 2).sum(1))[:5000]]
-    pairs = cKDTree(used).query_pairs(8 * nearest, output_type="ndarray")
-    vectors = used[pairs[:, 1]] - used[pairs[:, 0]]
-    vectors[vectors[:, 0] < 0] *= -1  # a displacement and its reverse are one
-    bins = np.round(vectors / (0.1 * nearest)).astype(np.int64)
-    width = 200
-    counts = np.bincount((bins[:, 0] + width) * 2 * width + bins[:, 1] + width, minlength=4 * width * width)
-    grid = counts.reshape(2 * width, 2 * width).astype(np.int64)
-    around = sum(np.roll(grid, (i, j), (0, 1)) for i in (-2, -1, 0, 1, 2) for j in (-2, -1, 0, 1, 2))
+def _repeats(atoms: AtomTable, nearest: float, unit: str) -> tuple[float, Cell | None]:
     dy, dx = atoms.pixel_size or (1.0, 1.0)
-    limits = np.array([(atoms.shape[1] - 1) * dx, (atoms.shape[0] - 1) * dy])
-    tree, best = cKDTree(used), 0.0
-    for place in np.argsort(around, axis=None)[::-1][:8]:
-        vector = (np.array(divmod(int(place), 2 * width)) - width) * 0.1 * nearest
-        aims = used + vector
-        inside = ((aims >= 0) & (aims <= limits)).all(axis=1)
-        if inside.sum() < 0.4 * len(used):
-            continue
-        found = tree.query(aims[inside], distance_upper_bound=0.2 * nearest)[0] < np.inf
-        best = max(best, float(found.mean()))
-    return best
+    size = ((atoms.shape[1] - 1) * dx, (atoms.shape[0] - 1) * dy)
+    return find_repeats(atoms.positions(), atoms.amplitude, nearest, size, unit)
 
 
 def _lattice(
     grey: npt.NDArray[np.uint8],
     scale: tuple[float, float],
-    calibration: Calibration,
     atoms: AtomTable,
     model: str | os.PathLike[str] | None,
     models: dict[str, dict[str, str | None]],
     warnings: list[str],
 ) -> LatticeClass | None:
-    """Return the class of lattice, as the mean answer to views spread over where columns are."""
+    """Return the class of lattice: the mean answer to views spread over where columns are.
+
+    The classifier is shown each view twice: as it was recorded, and as the sum of the columns that were
+    found, without noise and ground, as in the images it learned from. The recorded view counts as much as the
+    columns explain of it (square of the correlation): a noisy one is hardly evidence.
+    """
     if str(model) == NONE:
         return None
     if not len(atoms):
@@ -582,35 +560,60 @@ def _lattice(
         return None
     from atomvision_hub.inference.lattice import field_of_view, predict
 
-    square, size = _square(grey, scale)
+    recorded, size = _square(grey, scale)
+    places = np.stack([atoms.y * scale[0], atoms.x * scale[1]], axis=1) / size
+    modelled = to_view(_drawn(places, atoms.amplitude, recorded.shape, COLUMN_WIDTH / size), clip=0).grey
     _, widest = field_of_view(model)
-    side = min(*square.shape, round(widest / size) if math.isfinite(widest) else min(square.shape))
-    factor = np.array([scale[0], scale[1]]) / size
-    places = np.stack([atoms.y, atoms.x], 1) * factor
-    answers = []
-    for top, left in _views(square.shape, side, places):
+    side = min(*recorded.shape, round(widest / size) if math.isfinite(widest) else max(recorded.shape))
+    views = _views(recorded.shape, side, places)
+    answers, weights = [], []
+    for top, left in views:
+        pair = [picture[top : top + side, left : left + side] for picture in (recorded, modelled)]
         try:
-            view = square[top : top + side, left : left + side]
-            answers.append(predict(view, model, pixel_size=size))
+            answers += [predict(view, model, pixel_size=size) for view in pair]
         except UsageError:
             raise
         except AtomVisionError as problem:
             # The atoms are told all the same.
             warnings.append(f"no class of lattice: {problem}")
             return None
+        weights.append((_explained(*pair), 1.0))
     models["classifier"] = _identity(str(model or pretrained_folder(DEFAULT_CLASSIFIER)))
-    mean = {
-        name: float(np.mean([answer.probabilities[name] for answer in answers]))
-        for name in answers[0].probabilities
-    }
-    label = max(mean, key=lambda name: mean[name])
+    names = list(answers[0].probabilities)
+    chances = np.array([[answer.probabilities[name] for name in names] for answer in answers])
+    share = np.array(weights)[:, :, None]
+    by_view = (chances.reshape(len(views), 2, -1) * share).sum(axis=1) / share.sum(axis=1)
+    mean = by_view.mean(axis=0)
     return LatticeClass(
-        label=label,
-        probabilities=mean,
+        label=names[int(mean.argmax())],
+        probabilities=dict(zip(names, mean.tolist(), strict=True)),
         model=answers[0].model,
-        views=len(answers),
-        agreement=float(np.mean([answer.label == label for answer in answers])),
+        views=len(views),
+        agreement=float((by_view.argmax(axis=1) == mean.argmax()).mean()),
     )
+
+
+def _explained(recorded: npt.NDArray[Any], modelled: npt.NDArray[Any]) -> float:
+    """Return the share of an image's variance that another one explains."""
+    first, second = (view.astype(np.float64) - view.mean() for view in (recorded, modelled))
+    power = float((first**2).sum() * (second**2).sum())
+    return float((first * second).sum() ** 2 / power) if power > 0 else 0.0
+
+
+def _drawn(
+    places: npt.NDArray[np.float64], heights: npt.NDArray[np.float64], shape: tuple[int, ...], width: float
+) -> Values:
+    """Return the sum of Gaussians at (row, column) places, `width` px wide."""
+    reach = math.ceil(4 * width)
+    offsets = np.arange(-reach, reach + 1)
+    middle = np.rint(places).astype(np.intp)
+    # A Gaussian is a product of one along rows and one along columns.
+    near = middle[:, :, None] + offsets
+    profiles = np.exp(-0.5 * ((near - places[:, :, None]) / width) ** 2)
+    result = np.zeros([side + 2 * reach for side in shape], np.float32)
+    for (row, column), (down, across), height in zip(middle, profiles, heights, strict=True):
+        result[row : row + 2 * reach + 1, column : column + 2 * reach + 1] += np.outer(height * down, across)
+    return result[reach:-reach, reach:-reach]
 
 
 def _square(grey: npt.NDArray[np.uint8], scale: tuple[float, float]) -> tuple[npt.NDArray[np.uint8], float]:

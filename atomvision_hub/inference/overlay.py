@@ -34,7 +34,17 @@ def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) 
 
     grey = to_view(image).grey
     figure = Figure(figsize=(15, 6.6), dpi=100)
-    grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 0.62), height_ratios=(1, 1))
+    grid = figure.add_gridspec(
+        2,
+        3,
+        width_ratios=(1, 1, 0.6),
+        left=0.01,
+        right=0.985,
+        bottom=0.12,
+        top=0.84,
+        wspace=0.05,
+        hspace=0.45,
+    )
     plain, marked = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[:, 1])
     _draw_image(plain, grey, analysis)
     _scale_bar(plain, analysis)
@@ -46,7 +56,6 @@ def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) 
     _draw_distances(figure.add_subplot(grid[0, 2]), analysis)
     _draw_heights(figure.add_subplot(grid[1, 2]), analysis)
     figure.suptitle(_headline(analysis), fontsize=12)
-    figure.subplots_adjust(left=0.01, right=0.985, bottom=0.09, top=0.85, wspace=0.06, hspace=0.42)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -62,16 +71,22 @@ def _headline(analysis: Analysis) -> str:
         words.append(f"nearest {graph.nearest_distance:.3g} {graph.unit}")
     if graph.order is not None:
         words.append(f"order {graph.order:.2f}")
-    words.append(
-        "class of lattice not told"
-        if lattice is None
-        else f"{lattice.label.replace('_', ' ')} {lattice.probability:.2f}"
-    )
     if analysis.calibration.pixel_size is None:
         words.append("not calibrated")
+    found = []
+    if (cell := analysis.cell) is not None:
+        found.append(
+            f"cell {cell.a:.4g} x {cell.b:.4g} {cell.unit}, {cell.gamma:.1f}°: {_plain(cell.lattice)}"
+        )
+    if lattice is not None:
+        found.append(f"classifier: {_plain(lattice.label)} {lattice.probability:.2f}")
     # A name may hold anything: no line breaks, no mathematics.
     shown = "".join(letter if letter.isprintable() else "?" for letter in name).replace("$", r"\$")
-    return f"{shown}\n{'  ·  '.join(words)}"
+    return f"{shown}\n{'  ·  '.join(words)}\n{'  ·  '.join(found) or 'no lattice told'}"
+
+
+def _plain(label: str) -> str:
+    return label.replace("_", " ")
 
 
 def _draw_image(axes: Any, grey: npt.NDArray[np.uint8], analysis: Analysis) -> None:

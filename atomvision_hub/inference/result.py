@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.analysis import AtomGraph, AtomTable
+from atomvision_hub.inference.repeats import Cell
 
 #: Version of the JSON layout.
 SCHEMA = 1
@@ -65,7 +66,8 @@ class GraphSummary:
     nodes, edges
         Number of columns and of pairs nearer than `cutoff`.
     cutoff
-        Longest edge: 4 Å as in the AtomVision paper, 1.6 typical nearest distances without calibration.
+        Longest edge: 4 Å as in the AtomVision paper; 1.6 typical nearest distances where that is more, and
+        without calibration.
     nearest_distance, nearest_spread
         Median distance to the nearest column, and half the range of the middle 68 %; of columns off the
         edge. ``None`` with less than two columns.
@@ -147,8 +149,12 @@ class Analysis:
         Summary of the graph.
     bonds
         The graph itself (in `graph`'s unit); not part of the JSON.
+    cell
+        Cell that the columns repeat on, measured from their positions and heights; ``None`` where less than
+        60 % repeat.
     lattice
-        Class of lattice, or ``None`` where none could be told (`warnings` says why).
+        Class of lattice according to the classifier, or ``None`` where none could be told; `warnings` says
+        why.
     models
         Role -> name and checksum of what was used.
     version
@@ -171,6 +177,7 @@ class Analysis:
     probability: npt.NDArray[np.float32] | None
     graph: GraphSummary
     bonds: AtomGraph = field(repr=False)
+    cell: Cell | None
     lattice: LatticeClass | None
     models: dict[str, dict[str, str | None]]
     version: str
@@ -231,6 +238,16 @@ class Analysis:
                 "coordination": {str(count): atoms for count, atoms in graph.coordination.items()},
                 "order": _figures(graph.order),
                 "bond_angle_cosines": [round(share, 6) for share in graph.bond_angles],
+            },
+            "cell": None
+            if self.cell is None
+            else {
+                "a": _figures(self.cell.a),
+                "b": _figures(self.cell.b),
+                "gamma": _figures(self.cell.gamma),
+                "unit": self.cell.unit,
+                "lattice": self.cell.lattice,
+                "repeats": _figures(self.cell.repeats),
             },
             "lattice": None
             if self.lattice is None
