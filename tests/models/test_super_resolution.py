@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models import super_resolution
 from atomvision_hub.models.base import load_model
 from atomvision_hub.models.perceptual import Content, make_features
@@ -235,3 +235,26 @@ def test_converted_kernels_give_the_same_answers(converter: ModuleType) -> None:
     tensor = torch.from_numpy(image.transpose(2, 0, 1))[None]
     answer = torch.nn.functional.conv2d(tensor, found["features.0.weight"])[0, :, 0, 0]
     assert np.allclose(answer, expected, atol=1e-4)
+
+
+def test_weights_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib.error import URLError
+
+    asked = []
+
+    def fetch(url: str, **options: object) -> dict[str, torch.Tensor]:
+        asked.append((url, options))
+        return {f"features.{name}": value for name, value in make_features("vgg19", 4).state_dict().items()}
+
+    def fail(url: str, **options: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert "vgg19-dcbb9e9d.pth" in Content("vgg19:4").origin
+    (url, options), *rest = asked
+    assert url.startswith("https://download.pytorch.org/")
+    assert options == {"progress": False, "check_hash": True, "weights_only": True}
+    assert not rest
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(NetworkNeededError, match=r"weights of vgg19 cannot be had .*data\.content_weights="):
+        Content("vgg19:4")
