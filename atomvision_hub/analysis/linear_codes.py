@@ -116,10 +116,11 @@ class LinearCodes:
         if kind == "dct":
             return self._fit_dct(length)
         power, vectors = self._principal()
-        components = fft.idctn(vectors[:length].reshape(-1, self.side, self.side), axes=(1, 2), norm="ortho")
+        cosines = vectors[:length]
+        components = fft.idctn(cosines.reshape(-1, self.side, self.side), axes=(1, 2), norm="ortho")
         rule = "principal components of the training rows and their mirror images and quarter turns"
         return LinearCode(
-            self.mean_image, components.reshape(length, -1), np.sqrt(np.maximum(power[:length], 0)), rule
+            self.mean_image, components.reshape(cosines.shape), np.sqrt(np.maximum(power[:length], 0)), rule
         )
 
     def _fit_dct(self, length: int) -> LinearCode:
@@ -137,7 +138,7 @@ class LinearCodes:
         cosines[np.arange(length), chosen] = 1
         waves = fft.idctn(cosines.reshape(-1, self.side, self.side), axes=(1, 2), norm="ortho")
         spread = np.sqrt(energy.ravel()[chosen])
-        return LinearCode(self.mean_image, waves.reshape(length, -1), spread, f"cosines of {rule}")
+        return LinearCode(self.mean_image, waves.reshape(cosines.shape), spread, f"cosines of {rule}")
 
     def _principal(self) -> tuple[Array, Array]:
         """Return variances and components, in cosines, by falling variance."""

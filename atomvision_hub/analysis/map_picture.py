@@ -44,12 +44,13 @@ def maps_picture(
         axes.scatter(*found.points[order].T, s=size, c=colours[given[order]], alpha=0.8, linewidths=0)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(f"{what}\n{_figures(found)}", fontsize=10)
+        axes.set_title(f"{what}\n{_figures(found)}", fontsize=9)
     for index, name in enumerate(names):
         shown = f"{name.replace('_', ' ')} ({int((given == index).sum()):,})"
         panels[0].scatter([], [], s=40, c=colours[index], label=shown, linewidths=0)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    chance = next((found.after.chance for found in maps.values() if found.after is not None), None)
+    figure.suptitle(title if chance is None else f"{title} (chance: {chance:.2f} of one class)", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -60,6 +61,6 @@ def _figures(found: EmbeddedMap) -> str:
     if found.before is None or found.after is None:
         return text
     return (
-        f"{text}\nsame class among {found.k} neighbours: features {found.before.value:.2f}, "
-        f"map {found.after.value:.2f}, chance {found.after.chance:.2f}"
+        f"{text}\nsame class among {found.k} nearest: {found.before.value:.2f} in features, "
+        f"{found.after.value:.2f} on map"
     )

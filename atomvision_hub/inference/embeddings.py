@@ -105,7 +105,9 @@ def _classifier(model: str) -> _Embedder:
 
 def _autoencoder(network: Any) -> _Embedder:
     def embed(images: Sequence[Grey], _: Sequence[Any]) -> torch.Tensor:
-        given = [network.prepare(torch.from_numpy(image)[None, None].float() / 255) for image in images]
+        given = [
+            network.prepare(torch.tensor(image, dtype=torch.float32)[None, None] / 255) for image in images
+        ]
         codes: torch.Tensor = network.encode(torch.cat(given))
         return codes
 
