@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,6 +124,7 @@ class GraphStore:
         self.device, self.size = device, len(graphs)
         self.most = int(graphs.nodes.max(initial=1))
         self.nodes, self.links = put(graphs.nodes), put(graphs.links)
+        self._sizes = torch.from_numpy(np.stack([graphs.nodes, graphs.links], axis=1))
         self.first_node = self.nodes.cumsum(0) - self.nodes
         self.first_link = self.links.cumsum(0) - self.links
         self.positions, self.features = put(graphs.positions), put(graphs.features)
@@ -137,26 +139,30 @@ class GraphStore:
         Parameters
         ----------
         rows
-            Which, int64 [b], on the device.
+            Which, int64 [b], on the CPU: the sizes of the batch are known there, and nobody has to wait for
+            the device to tell them.
         """
+        total, links = self._sizes[rows].sum(0).tolist()
+        rows = rows.to(self.device, non_blocking=True)
         counts = self.nodes[rows]
-        graph, local = _spread(counts)
+        graph, local = _spread(counts, total)
         node = self.first_node[rows][graph] + local
         positions, features = self.positions[node], self.features[node]
         stay = None
-        if draws is not None:
+        if draws is not None and total:
             rank = _window(positions, graph, local, counts, draws)
             stay = rank < (draws.window * counts).ceil()[graph]
             stay &= draws.chance[graph, local] >= draws.lost[graph]
             positions = positions + draws.jitter[graph, None] * draws.moves[graph, local]
-        which, local = _spread(self.links[rows])
+        which, local = _spread(self.links[rows], links)
         link = self.first_link[rows][which] + local
         edges = self.edges[:, link].long() + (counts.cumsum(0) - counts)[which]
         repeat, mismatch = self.repeat[link], self.mismatch[link]
         if stay is not None:
-            on = stay[edges[0]] & stay[edges[1]]
+            on = (stay[edges[0]] & stay[edges[1]]).nonzero()[:, 0]
             edges, repeat, mismatch = (stay.cumsum(0) - 1)[edges[:, on]], repeat[on], mismatch[on]
-            positions, features, graph = positions[stay], features[stay], graph[stay]
+            kept = stay.nonzero()[:, 0]
+            positions, features, graph = positions[kept], features[kept], graph[kept]
         vectors = positions[edges[1]] - positions[edges[0]]
         lengths = vectors.norm(dim=1).clamp_min(1e-6)
         pairs = _successors(edges, repeat, len(positions))
@@ -165,11 +171,17 @@ class GraphStore:
         return TorchGraph(features, edges, lengths, repeat, mismatch, pairs, cosines, graph, len(rows))
 
 
-def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for every member of groups of these sizes its group and its number within."""
-    group = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+def _spread(counts: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return for every member of groups of these sizes (`total` in all) its group and its number within."""
+    groups = torch.arange(len(counts), device=counts.device)
+    group = torch.repeat_interleave(groups, counts, output_size=total)
     within = torch.arange(len(group), device=counts.device) - (counts.cumsum(0) - counts)[group]
     return group, within
+
+
+def _count(group: Tensor, groups: int) -> Tensor:
+    """Return the sizes of groups; unlike `bincount` without waiting for the device."""
+    return group.new_zeros(groups).scatter_add_(0, group, torch.ones_like(group))
 
 
 def _window(positions: Tensor, graph: Tensor, local: Tensor, counts: Tensor, draws: Draws) -> Tensor:
@@ -186,10 +198,10 @@ def _window(positions: Tensor, graph: Tensor, local: Tensor, counts: Tensor, dra
 def _successors(edges: Tensor, repeat: Tensor, nodes: int) -> Tensor:
     """Return the pairs of successive edges of one kind; edges are ordered by from, bonds first."""
     source, target = 2 * edges + repeat.long()
-    degree = torch.bincount(source, minlength=2 * nodes)
+    degree = _count(source, 2 * nodes)
     first, within = _spread(degree[target])
     second = (degree.cumsum(0) - degree)[target][first] + within
-    on = edges[1][second] != edges[0][first]
+    on = (edges[1][second] != edges[0][first]).nonzero()[:, 0]
     return torch.stack([first[on], second[on]])
 
 
@@ -363,7 +375,7 @@ def _means(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """Return the means over groups in single precision, 0 of empty ones."""
     total = values.new_zeros((groups, values.shape[1]), dtype=torch.float32)
     total = total.index_add(0, group, values.float())
-    return total / torch.bincount(group, minlength=groups).clamp_min(1)[:, None]
+    return total / _count(group, groups).clamp_min(1)[:, None]
 
 
 def _convolution() -> Any:

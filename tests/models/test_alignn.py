@@ -183,6 +183,10 @@ def test_batches_answer_like_single_graphs(model: Alignn, graphs: list[ColumnGra
         assert model.embed(TorchGraph.of(graphs)).shape == (2, 16)
     assert torch.allclose(together, alone, atol=1e-5)
     assert together.isfinite().all()
+    nothing = GraphStore(Graphs.join([empty]), torch.device("cpu"))
+    one = torch.ones(1)
+    draws = Draws(one / 2, one / 2, 0 * one, torch.ones(1, 1), one, torch.ones(1, 1, 2))
+    assert len(nothing.batch(torch.tensor([0]), draws).features) == 0
 
 
 def test_gradients_reach_every_weight(graphs: list[ColumnGraph]) -> None:
@@ -212,6 +216,17 @@ def test_half_precision_is_near(kind: torch.dtype, tmp_path: Path, graphs: list[
         exact = network(TorchGraph.of(graphs)).softmax(-1)
         rough = network.to(kind)(TorchGraph.of(graphs)).float().softmax(-1)
     assert torch.allclose(exact, rough, atol=0.05)
+
+
+def test_mixed_precision_trains(graphs: list[ColumnGraph]) -> None:
+    torch.manual_seed(0)
+    network, batch = Alignn(classes=5, hidden=16, embedding=16, bins=16), TorchGraph.of(graphs)
+    exact = network(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(batch)
+    assert torch.allclose(exact.softmax(-1), rough.float().softmax(-1), atol=0.05)
+    torch.autograd.backward(rough.float().logsumexp(-1).sum())
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())
 
 
 def test_wrong_inputs_are_named(model: Alignn, graphs: list[ColumnGraph]) -> None:

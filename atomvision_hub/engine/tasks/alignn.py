@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -192,7 +194,17 @@ def training_versions(config: AlignnTraining, rows: Rows) -> dict[str, Change]:
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     threadpool_limits(1)
+
+
+def _die_with_parent() -> None:
+    # A killed parent cannot stop its workers, and they would wait for work for ever.
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def make_graphs(
@@ -224,15 +236,17 @@ def make_graphs(
                     made.append(_make(item))
                     step()
             return Graphs.join(made)
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
-            try:
-                for graph in pool.map(_make, work, chunksize=16):
-                    made.append(graph)
-                    step()
-            except BrokenProcessPool:
-                raise AtomVisionError(
-                    "a worker that makes graphs died, perhaps for want of memory; start again with --resume"
-                ) from None
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+        try:
+            for graph in pool.map(_make, work, chunksize=16):
+                made.append(graph)
+                step()
+        except BrokenProcessPool:
+            raise AtomVisionError(
+                "a worker that makes graphs died, perhaps for want of memory; start again with --resume"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     return Graphs.join(made)
 
 
@@ -306,7 +320,7 @@ class Batches:
                 moves=torch.randn((count, most, 2), generator=generator),
             ).take(mine, device)
             chosen = torch.from_numpy(rows)
-            graph = self.store.batch((version * self.rows + chosen).to(device), draws)
+            graph = self.store.batch(version * self.rows + chosen, draws)
             yield graph, self.labels[chosen.to(device)]
 
 
@@ -337,7 +351,7 @@ def join(graphs: Sequence[Graphs]) -> Graphs:
 
 
 def _chances(model: torch.nn.Module, store: GraphStore, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-    logits: torch.Tensor = model(store.batch(torch.from_numpy(rows).to(store.device)))
+    logits: torch.Tensor = model(store.batch(torch.from_numpy(rows)))
     return logits.float().softmax(-1)
 
 
