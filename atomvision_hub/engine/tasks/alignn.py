@@ -420,8 +420,8 @@ def robustness_table(
         "columns": ["test images", "accuracy (95 % interval)", "macro-F1", "columns a graph"],
         "rows": entries,
         "note": f"The same {len(rows):,} test images, changed before their columns are sought: Poisson noise "
-        "of so many detected electrons, pixels averaged, columns taken away at random. Rotations change "
-        "nothing: a graph knows distances and angles alone.",
+        "of so many detected electrons, pixels averaged, columns taken away at random. A "
+        "graph holds lengths and angles, no directions: a rotation changes only which columns are in view.",
     }
 
 
@@ -458,8 +458,8 @@ def card_facts(
             f"Graphs of {made:,} images were made or read in {graph_seconds:.1f} s "
             f"({made / graph_seconds:,.0f} a second), once for all epochs. Putting together the batches of "
             f"an epoch takes {alone:.2g} s of {epoch_seconds:.2g} s "
-            f"({100 * min(1.0, alone / epoch_seconds):.0f} %), on the device that trains; it waits for "
-            "nothing else."
+            f"({100 * min(1.0, alone / epoch_seconds):.0f} %), on the device that trains, where all "
+            "graphs lie."
         ),
         *_limits(config, report, noisy=batches.versions > 1),
     ]
