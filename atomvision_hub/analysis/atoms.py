@@ -264,7 +264,7 @@ class _Fit:
 
     Each Gaussian lives in a window of `_REACH` widths, and only near ones touch: time and memory grow with
     the number of peaks, however large the image. A Gauss-Newton step moves all heights and positions; with
-    ``g`` a Gaussian and ``p, q`` the distances from its centre in widths, the model changes by ``g, p g, q g``,
+    ``g`` a Gaussian and ``p, q`` distances from its centre in widths, the model changes by ``g, p g, q g``,
     whose overlaps are known in closed form.
     """
 
