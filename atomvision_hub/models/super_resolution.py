@@ -171,7 +171,7 @@ def _scale(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def enlarge(images: Tensor) -> Tensor:
     """Return images of four times the rows and columns by bicubic interpolation; pixel areas stay aligned."""
-    # "antialias" changes nothing when enlarging but the kernel, to that of Pillow, which keeps ramps straight.
+    # When enlarging, "antialias" only means another kernel: that of Pillow, which keeps ramps straight.
     return functional.interpolate(
         images, scale_factor=float(SCALE), mode="bicubic", align_corners=False, antialias=True
     )
