@@ -66,6 +66,7 @@ def main() -> None:
     state = {"model": plain} | ({"averaged": averaged} if averaged is not None else {})
     checkpoints, optimizers = Checkpoints(run.checkpoints), {"model": optimizer}
     progress: dict[str, Any] = {"best_epoch": 0, "best_loss": None, "seconds": 0.0}
+    progress["variance"] = plain.std**2  # of a pixel around the decoded one: the last epoch's error
     kept: dict[str, Any] | None = None
     done = 0
     if options.resume and checkpoints.exists():
@@ -81,7 +82,7 @@ def main() -> None:
         weight = task.kl_weight(epoch, settings)
         model.train()
         for images, noise in batches.epoch(epoch):
-            variance = plain.pixel_variance if variational else None
+            variance = progress["variance"] if variational else None
             loss, error = task.loss_of(model, images, noise, weight, variance)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
@@ -95,15 +96,13 @@ def main() -> None:
         trained = time.perf_counter() - began
 
         judged: Any = averaged.module if averaged is not None else plain
-        if variational:
-            for one in (plain, judged):
-                one.pixel_variance.fill_(mean_error)
         entry = {"epoch": epoch, "loss": mean_loss, "training_mse": mean_error}
-        entry |= task.summary(task.score_rows(judged, validation, accelerator, settings.seed))
+        entry |= task.judge(judged, task.score_rows(judged, validation, accelerator, settings.seed))
         entry |= {
             "learning_rate": scheduler.get_last_lr()[0],
             "images_per_second": len(batches) * settings.batch_size / trained,
         }
+        progress["variance"] = mean_error
         history.append(entry)
         run.log(entry)
         accelerator.log(entry, step=epoch)

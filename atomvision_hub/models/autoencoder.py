@@ -186,7 +186,7 @@ class VariationalAutoencoder(Autoencoder):
     ----------
     pixel_variance
         Variance of a pixel around the decoded one, of grey levels 0..1; a buffer that training sets to the
-        mean squared error, the optimum (Rybkin et al. 2021, arXiv 2006.13202). It scales the likelihood.
+        mean squared error of the validation images, its optimum (Rybkin et al. 2021, arXiv 2006.13202).
     """
 
     kind: ClassVar[str] = "vae"

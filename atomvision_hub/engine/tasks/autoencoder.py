@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -162,7 +163,7 @@ def divergence(coded: Coded) -> Tensor:
 
 
 def loss_of(
-    model: nn.Module, images: Tensor, noise: Tensor, weight: float, pixel_variance: Tensor | None
+    model: nn.Module, images: Tensor, noise: Tensor, weight: float, variance: float | None
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch and its mean squared error.
 
@@ -177,16 +178,16 @@ def loss_of(
         Of `Batches`.
     weight
         Of `kl_weight`.
-    pixel_variance
-        That of a variational autoencoder; None for a plain one.
+    variance
+        Of a pixel around the decoded one, for a variational autoencoder; None for a plain one.
     """
-    if pixel_variance is None:
+    if variance is None:
         error = functional.mse_loss(model(images).float(), images)
         return error, error
     coded = model(images, noise)
     error = functional.mse_loss(coded.reconstruction.float(), images)
     pixels = images.shape[-1] ** 2
-    return error + 2 * pixel_variance * weight * divergence(coded).mean() / pixels, error
+    return error + 2 * variance * weight * divergence(coded).mean() / pixels, error
 
 
 def score_rows(model: Autoencoder, images: Tensor, accelerator: Accelerator, seed: int) -> dict[str, Tensor]:
@@ -197,13 +198,13 @@ def score_rows(model: Autoencoder, images: Tensor, accelerator: Accelerator, see
     images
         Of `reduce`, on the CPU.
     seed
-        Of the one draw of the code that the evidence lower bound is estimated with.
+        Of the one draw of the code that a variational autoencoder is judged with.
 
     Returns
     -------
     dict
         ``error``: mean squared error of the reconstruction, clipped to 0..1. Of a variational autoencoder
-        also ``divergence`` (nats) and ``elbo``, the evidence lower bound in nats a pixel.
+        also ``drawn``, the error with a drawn code, not clipped, and ``divergence`` (nats).
     """
     was_training = model.training
     model.eval()
@@ -217,20 +218,39 @@ def score_rows(model: Autoencoder, images: Tensor, accelerator: Accelerator, see
             return error[:, None]
         coded = model(given, noise[rows].to(accelerator.device))
         drawn = (coded.reconstruction.float() - given).square().mean((1, 2, 3))
-        apart, variance = divergence(coded), model.pixel_variance
-        likelihood = -0.5 * (drawn / variance + torch.log(2 * torch.pi * variance))
-        return torch.stack([error, apart, likelihood - apart / model.size**2], 1)
+        return torch.stack([error, drawn, divergence(coded)], 1)
 
     found: Tensor = gather_rows(scores, len(images), accelerator, batch_size=256)
     model.train(was_training)
-    names = ("error", "divergence", "elbo")[: found.shape[1]]
+    names = ("error", "drawn", "divergence")[: found.shape[1]]
     return dict(zip(names, found.T, strict=True))
 
 
-def summary(scores: dict[str, Tensor]) -> dict[str, float]:
-    """Return means of `score_rows`: what an epoch is judged by first, then the rest."""
+def elbo(scores: dict[str, Tensor], variance: float, pixels: int) -> Tensor:
+    """Return the evidence lower bound of every row of `score_rows`, in nats a pixel.
+
+    Parameters
+    ----------
+    variance
+        Of a pixel around the decoded one.
+    pixels
+        Of an image.
+    """
+    likelihood = -0.5 * (scores["drawn"].double() / variance + math.log(2 * math.pi * variance))
+    return likelihood - scores["divergence"].double() / pixels
+
+
+def judge(model: Autoencoder, scores: dict[str, Tensor]) -> dict[str, float]:
+    """Return what an epoch is judged by first, then more means of `score_rows` of the validation rows.
+
+    The pixel variance of a variational autoencoder is set to what suits these rows best: the mean squared
+    error with drawn codes.
+    """
     error = float(scores["error"].double().mean())
-    if "elbo" not in scores:
+    if not isinstance(model, VariationalAutoencoder):
         return {"validation_loss": error}
-    elbo, apart = (float(scores[name].double().mean()) for name in ("elbo", "divergence"))
-    return {"validation_loss": -elbo, "validation_mse": error, "validation_divergence": apart}
+    variance = max(float(scores["drawn"].double().mean()), 1e-8)
+    model.pixel_variance.fill_(variance)
+    bound = float(elbo(scores, variance, model.size**2).mean())
+    apart = float(scores["divergence"].double().mean())
+    return {"validation_loss": -bound, "validation_mse": error, "validation_divergence": apart}
