@@ -70,7 +70,7 @@ def main() -> None:
     criterion = Loss(settings.loss)
     optimizer = torch.optim.AdamW(loop.weight_groups(model, settings.weight_decay), lr=settings.learning_rate)
     scheduler = loop.schedule(optimizer, settings.epochs * len(batches), settings.warmup)
-    plain = model.to(accelerator.device).to(memory_format=torch.channels_last)
+    plain = model.to(accelerator.device)
     # The average forgets its start: its decay grows with the steps up to the configured one.
     averaged = (
         ModelEmaV3(plain, decay=settings.ema_decay, use_warmup=True, warmup_power=0.75)
@@ -138,7 +138,7 @@ def main() -> None:
     # A network of its own: the one above computes in half precision where the GPU has it.
     best_model = Segmenter(**plain.arguments, known=known | {"threshold": progress["threshold"]})
     checkpoints.load_best({"best": best_model})
-    best_model = best_model.to(accelerator.device).to(memory_format=torch.channels_last)
+    best_model = best_model.to(accelerator.device)
     test = decode(source.splits["test"], accelerator.device)
     judge = Judge(best_model, best_model.threshold, test, radii, accelerator, settings.robustness_rows)
     report = judge_test(judge, source)

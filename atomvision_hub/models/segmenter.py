@@ -87,7 +87,7 @@ class Segmenter(HubModel):
         *,
         encoder: str = "tu-efficientnet_lite0",
         depth: int = 4,
-        decoder_channels: Sequence[int] = (96, 64, 32, 16),
+        decoder_channels: Sequence[int] = (128, 80, 40, 16),
         views: Sequence[View] = get_args(View),
         outputs: int = 1,
         known: Mapping[str, Any] | None = None,
@@ -123,6 +123,8 @@ class Segmenter(HubModel):
                 classes=outputs,
             )
         _drop_unused(self.network.encoder)
+        # On a CPU a third faster, on a GPU what its convolutions want.
+        self.network.to(memory_format=torch.channels_last)
 
     @property
     def threshold(self) -> float:

@@ -69,7 +69,7 @@ class SegmenterModel(Section):
 
     encoder: str = "tu-efficientnet_lite0"
     depth: int = Field(4, ge=3, le=5)
-    decoder_channels: tuple[int, ...] = (96, 64, 32, 16)
+    decoder_channels: tuple[int, ...] = (128, 80, 40, 16)
     views: tuple[View, ...] = get_args(View)
     encoder_weights: str | None = None
 
