@@ -455,18 +455,22 @@ def _peaks(values: Values, scale: tuple[float, float], threshold: float) -> Atom
 
 
 def _ground(values: Values, scale: tuple[float, float]) -> Values:
-    """Return what changes slowly in an image: means over `GROUND` with Gaussian weights."""
+    """Return what changes slowly in an image: a plane, and Gaussian means over `GROUND` of what is left."""
     sigma = [GROUND / size for size in scale]
-    # Where a Gaussian is many pixels wide, every fourth of its widths is enough to know the result.
+    # A Gaussian many pixels wide is known from blocks of a quarter of its width.
     steps = [max(1, int(side / 4)) for side in sigma]
     padded = np.pad(
         values, [(0, -n % step) for n, step in zip(values.shape, steps, strict=True)], mode="edge"
     )
     rows, columns = (n // step for n, step in zip(padded.shape, steps, strict=True))
-    coarse = padded.reshape(rows, steps[0], columns, steps[1]).mean(axis=(1, 3))
-    smooth = ndimage.gaussian_filter(
-        coarse, [side / step for side, step in zip(sigma, steps, strict=True)], mode="reflect", truncate=3
-    )
+    coarse = padded.reshape(rows, steps[0], columns, steps[1]).mean(axis=(1, 3), dtype=np.float64)
+    # The means are mirrored at the edges, where a slope would become a ridge: it is taken out first.
+    down, across = np.arange(rows) - (rows - 1) / 2, np.arange(columns) - (columns - 1) / 2
+    slope_down = float(down @ coarse.mean(axis=1)) / max(float(down @ down), 1.0)
+    slope_across = float(across @ coarse.mean(axis=0)) / max(float(across @ across), 1.0)
+    plane = slope_down * down[:, None] + slope_across * across
+    widths = [side / step for side, step in zip(sigma, steps, strict=True)]
+    smooth = plane + ndimage.gaussian_filter(coarse - plane, widths, mode="reflect", truncate=3)
     if steps == [1, 1]:
         return np.asarray(smooth, np.float32)
     along = [(np.arange(n) - (step - 1) / 2) / step for n, step in zip(values.shape, steps, strict=True)]
@@ -475,12 +479,12 @@ def _ground(values: Values, scale: tuple[float, float]) -> Values:
 
 
 def _interpolated(values: npt.NDArray[Any], places: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Return linear interpolation along the first axis, level beyond its ends."""
-    places = np.clip(places, 0, len(values) - 1)
-    below = np.minimum(places.astype(np.intp), max(0, len(values) - 2))
-    share = (places - below).astype(np.float32)[:, None]
-    above = np.minimum(below + 1, len(values) - 1)
-    return np.asarray(values[below] * (1 - share) + values[above] * share)
+    """Return linear interpolation along the first axis, straight on beyond its ends."""
+    if len(values) == 1:
+        return np.repeat(values, len(places), axis=0)
+    below = np.clip(np.floor(places).astype(np.intp), 0, len(values) - 2)
+    share = (places - below)[:, None]
+    return np.asarray(values[below] * (1 - share) + values[below + 1] * share)
 
 
 def _at(atoms: AtomTable) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

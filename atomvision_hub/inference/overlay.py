@@ -50,9 +50,9 @@ def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) 
     _scale_bar(plain, analysis)
     _draw_image(marked, grey, analysis)
     drawn = _draw_atoms(marked, analysis, bonds)
-    figure.colorbar(
-        drawn, ax=marked, location="bottom", fraction=0.04, pad=0.02, label=_colour_label(analysis)
-    )
+    # In a place of its own, so that both pictures stay of one size.
+    bar = figure.add_axes((0.44, 0.075, 0.26, 0.02))
+    figure.colorbar(drawn, cax=bar, orientation="horizontal", label=_colour_label(analysis))
     _draw_distances(figure.add_subplot(grid[0, 2]), analysis)
     _draw_heights(figure.add_subplot(grid[1, 2]), analysis)
     figure.suptitle(_headline(analysis), fontsize=12)
