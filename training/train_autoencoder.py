@@ -26,6 +26,7 @@ from atomvision_hub.engine.report import base_facts, hardware
 from atomvision_hub.engine.run import RunFolder, run_script
 from atomvision_hub.engine.tasks import autoencoder as task
 from atomvision_hub.engine.tasks.autoencoder_report import draw_history, in_words, report
+from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.models.autoencoder import VariationalAutoencoder
 
 
@@ -110,8 +111,8 @@ def main() -> None:
         progress["seconds"] += time.perf_counter() - began
         best = math.inf if progress["best_loss"] is None else progress["best_loss"]
         # Nothing is chosen while the divergence is still growing in.
-        better = entry["validation_loss"] < best and weight == task.kl_weight(settings.epochs, settings)
-        if better:
+        settled = not variational or weight == settings.beta
+        if settled and entry["validation_loss"] < best:
             progress |= {"best_epoch": epoch, "best_loss": entry["validation_loss"]}
             kept = {"best": copy.deepcopy(judged)}
         # Epochs take less than a second on a GPU, files as much: not each of them is written.
@@ -120,6 +121,8 @@ def main() -> None:
             kept = None
         accelerator.wait_for_everyone()
 
+    if not progress["best_epoch"]:
+        raise AtomVisionError("no epoch had a finite validation loss; lower training.learning_rate")
     # The only time the test rows are looked at, with the weights that validation chose.
     best_model: Any = copy.deepcopy(averaged.module if averaged is not None else plain)
     best_model = best_model.to(memory_format=torch.contiguous_format)
