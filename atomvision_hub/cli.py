@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from atomvision_hub import __version__
-from atomvision_hub.commands import analyze, cluster, doctor, metadata, spacings, stm_picture
+from atomvision_hub.commands import analyze, atoms_picture, cluster, doctor, metadata, spacings, stm_picture
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 #: Exit codes of all commands.
@@ -330,6 +330,7 @@ app.add_typer(metadata.app, name="metadata")
 app.command(no_args_is_help=True)(analyze.analyze)
 app.command(no_args_is_help=True)(spacings.spacings)
 app.command(no_args_is_help=True)(stm_picture.stm_picture)
+app.command(no_args_is_help=True)(atoms_picture.atoms_picture)
 app.command(no_args_is_help=True)(cluster.cluster)
 app.command()(doctor.doctor)
 
