@@ -1,0 +1,285 @@
+"""An image as a sum of waves on a reciprocal lattice: amplitudes, what is left, and the lattice that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+
+Array = npt.NDArray[np.float64]
+Complex = npt.NDArray[np.complex128]
+Integers = npt.NDArray[np.int64]
+
+#: Bins around the origin that hold slow changes, not waves; a wave keeps this distance from others too.
+NEAR = 2.5
+
+_COUPLED = 1e-4  # side lobes of the window below this do not couple waves
+_STRONGEST = 40  # waves whose places refine the lattice
+_DONE = 2e-5  # bins by which the strongest waves still move
+
+
+class View:
+    """An image under a Hann window.
+
+    Frequencies are in cycles per pixel, (x, y); phases refer to the middle of the image; a wave
+    ``2 Re(c exp(2 pi i q.r))`` has power ``|c|²``.
+
+    Parameters
+    ----------
+    image
+        Grey levels [row, column], finite; the plane that fits best is taken off.
+
+    Attributes
+    ----------
+    image
+        The image without its plane.
+    x, y
+        Coordinates of columns and rows from the middle.
+    qx, qy, q
+        Frequencies of the bins of `power`: of its columns, of its rows, and their length.
+    """
+
+    def __init__(self, image: Array) -> None:
+        self.shape = (image.shape[0], image.shape[1])
+        self.y, self.x = (np.arange(n) - (n - 1) / 2 for n in self.shape)
+        # A Hann window without the zeros at both ends.
+        self._wy, self._wx = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in self.shape)
+        self._weight = float(self._wy.sum() * self._wx.sum())
+        mean = self._wy @ image @ self._wx / self._weight
+        slope_y = (self._wy * self.y) @ image @ self._wx / (self._wy * self.y**2).sum() / self._wx.sum()
+        slope_x = self._wy @ image @ (self._wx * self.x) / (self._wx * self.x**2).sum() / self._wy.sum()
+        self.image: Array = image - (mean + slope_y * self.y[:, None] + slope_x * self.x)
+        self.qx, self.qy, self.q = _frequencies(self.shape)
+        #: Power of white noise of variance one, in every bin.
+        self.white = float((self._wy**2).sum() * (self._wx**2).sum()) / self._weight**2
+        #: Mean square of x and y under the window.
+        self.spread = np.array(
+            [
+                (self._wx * self.x**2).sum() / self._wx.sum(),
+                (self._wy * self.y**2).sum() / self._wy.sum(),
+            ]
+        )
+        #: Variance of a first moment under white noise, over that of an amplitude.
+        self.spread_of_noise = np.array(
+            [
+                (self._wx**2 * self.x**2).sum() / (self._wx**2).sum(),
+                (self._wy**2 * self.y**2).sum() / (self._wy**2).sum(),
+            ]
+        )
+
+    def power(self, image: Array, finer: int = 1) -> Array:
+        """Return the power spectrum of an image of this shape, [row, column >= 0], in `finer` times the bins."""
+        shape = (finer * self.shape[0], finer * self.shape[1])
+        values = fft.rfft2(image * (self._wy[:, None] * self._wx), shape)
+        return np.asarray((values.real**2 + values.imag**2) / self._weight**2)
+
+    def noise(self, power: Array) -> Array:
+        """Return the expected power of what is no wave, bin by bin.
+
+        From the median of rings, and of all bins of one column frequency: jitter of scan lines smears waves
+        along the columns of the image and so along the columns of its spectrum.
+        """
+        ring, order, ends = _rings(self.shape)
+        rings = np.array([np.median(part) for part in np.split(power.ravel()[order], ends)])
+        columns = np.median(power, axis=0)
+        return np.asarray(np.maximum(rings[ring], columns) / np.log(2))
+
+    def at(self, frequencies: Array, spectrum: Array, finer: int = 1) -> Array:
+        """Return the values of a power or noise spectrum at the bins nearest to frequencies."""
+        rows, columns = (finer * n for n in self.shape)
+        x = np.rint(frequencies[:, 0] * columns).astype(int)
+        y = np.rint(frequencies[:, 1] * rows).astype(int)
+        y = np.where(x < 0, -y, y) % rows
+        return np.asarray(spectrum[y, np.minimum(np.abs(x), spectrum.shape[1] - 1)])
+
+    def waves(self, reciprocal: Array, indices: Integers) -> tuple[Complex, Complex]:
+        """Return ``exp(-2 pi i q.r)`` of a reciprocal lattice's waves as factors along rows and columns."""
+        rows, columns = (
+            _powers(reciprocal[0, axis], along, indices[:, 0])
+            * _powers(reciprocal[1, axis], along, indices[:, 1])
+            for axis, along in ((1, self.y), (0, self.x))
+        )
+        return rows, columns
+
+    def amplitudes(self, image: Array, rows: Complex, columns: Complex) -> Complex:
+        """Return what the window shows of waves in an image."""
+        return np.asarray(self._half(image, rows * self._wy, columns * self._wx))
+
+    def moments(self, image: Array, rows: Complex, columns: Complex) -> Complex:
+        """Return the same for the image times x and times y, shape (n, 2)."""
+        left, right = rows * self._wy, columns * self._wx
+        return np.stack(
+            [self._half(image, left, right * self.x), self._half(image, left * self.y, right)], axis=1
+        )
+
+    def _half(self, image: Array, left: Complex, right: Complex) -> Complex:
+        both = np.concatenate([left.real, left.imag]) @ image
+        lines = both[: len(left)] + 1j * both[len(left) :]
+        return np.asarray(np.einsum("ij,ij->i", lines, right) / self._weight)
+
+    def transform(self, frequencies: Array) -> Array:
+        """Return the transform of the window, 1 at zero."""
+        wx = np.cos(2 * np.pi * np.outer(frequencies[:, 0], self.x)) @ self._wx
+        wy = np.cos(2 * np.pi * np.outer(frequencies[:, 1], self.y)) @ self._wy
+        return np.asarray(wx * wy / self._weight)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """The waves of a reciprocal lattice in an image, one of each pair h, -h, without h = 0.
+
+    Parameters
+    ----------
+    reciprocal
+        Basis as rows (x, y), in cycles per pixel.
+    indices
+        Shape (n, 2).
+    amplitudes
+        Shape (n,); phases refer to the middle of the image.
+    rows, columns
+        Factors of `View.waves`.
+    """
+
+    reciprocal: Array
+    indices: Integers
+    amplitudes: Complex
+    rows: Complex
+    columns: Complex
+
+    @property
+    def frequencies(self) -> Array:
+        """Cycles per pixel (x, y), shape (n, 2)."""
+        return np.asarray(self.indices @ self.reciprocal)
+
+    @property
+    def power(self) -> Array:
+        """``|c|²``, shape (n,)."""
+        return np.asarray(np.abs(self.amplitudes) ** 2)
+
+    def image(self) -> Array:
+        """Return the sum of the waves, [row, column]."""
+        left, right = 2 * self.amplitudes[:, None] * self.rows.conj(), self.columns.conj()
+        return np.asarray(
+            np.concatenate([left.real, -left.imag]).T @ np.concatenate([right.real, right.imag])
+        )
+
+
+def half_indices(reciprocal: Array, finest: float) -> Integers:
+    """Return the indices (h, k) of a reciprocal lattice's points up to a frequency, one of each pair."""
+    reach = np.ceil(finest * np.linalg.norm(np.linalg.inv(reciprocal).T, axis=1)).astype(int)
+    h, k = np.mgrid[0 : reach[0] + 1, -reach[1] : reach[1] + 1].reshape(2, -1)
+    half = (h > 0) | (k > 0)
+    indices = np.stack([h[half], k[half]], axis=1)
+    places = indices @ reciprocal
+    # Beyond Nyquist along either axis a wave looks like another one.
+    return np.asarray(indices[((places**2).sum(axis=1) <= finest**2) & (np.abs(places).max(axis=1) < 0.5)])
+
+
+def fit_waves(view: View, reciprocal: Array, indices: Integers) -> Waves:
+    """Return the waves of these indices, fitted together: under the window each sees its neighbours."""
+    rows, columns = view.waves(reciprocal, indices)
+    measured = view.amplitudes(view.image, rows, columns)
+    return Waves(reciprocal, indices, _uncoupled(view, reciprocal, indices, measured), rows, columns)
+
+
+def _uncoupled(view: View, reciprocal: Array, indices: Integers, measured: Complex) -> Complex:
+    """Solve for the amplitudes by fixed-point iteration; neighbours overlap little."""
+    steps = np.mgrid[-3:4, -3:4].reshape(2, -1).T
+    factors = view.transform(steps @ reciprocal)
+    coupled = (np.abs(factors) > _COUPLED) & (steps != 0).any(axis=1)
+    steps, factors = steps[coupled], factors[coupled]
+    reach = int(np.abs(indices).max(initial=0)) + 3
+    h, k = (reach + indices).T
+    grid = np.zeros((2 * reach + 1, 2 * reach + 1), dtype=complex)
+    solution = measured
+    for _ in range(12):
+        grid[h, k], grid[2 * reach - h, 2 * reach - k] = solution, solution.conj()
+        seen = np.zeros_like(measured)
+        for (i, j), factor in zip(steps.tolist(), factors.tolist(), strict=True):
+            seen += factor * grid[h - i, k - j]
+        before, solution = solution, measured - seen
+        if np.abs(solution - before).max(initial=0) <= 1e-7 * np.abs(measured).max(initial=0):
+            break
+    return solution
+
+
+def refine(
+    view: View, reciprocal: Array, finest: float, power: Array, noise: Array, steps: int = 6
+) -> tuple[Array, Array]:
+    """Return the reciprocal lattice that fits best, and the covariance of its direct one.
+
+    Gauss-Newton steps on the squared difference between the image and the strongest waves of the lattice,
+    under the window: where a wave's frequency is a little off, the first moment of what is left tells by how
+    much, and four numbers explain all of these offsets.
+
+    Parameters
+    ----------
+    reciprocal
+        First guess, rows (x, y), cycles per pixel; right to half a bin at the strongest waves.
+    finest
+        Largest frequency, cycles per pixel.
+    power, noise
+        Spectra of the image.
+
+    Returns
+    -------
+    reciprocal, covariance
+        The covariance is of the direct basis (ax, ay, bx, by) in pixels, shape (4, 4): from the noise, and
+        from how much more than by noise the waves stray from the lattice (Birge ratio).
+    """
+    indices = half_indices(reciprocal, finest)
+    indices = indices[np.argsort(-view.at(indices @ reciprocal, power))[:_STRONGEST]]
+    for _ in range(steps):
+        waves = fit_waves(view, reciprocal, indices)
+        moments = view.moments(view.image - waves.image(), waves.rows, waves.columns)
+        offsets = (moments / waves.amplitudes[:, None]).imag / (2 * np.pi * view.spread)
+        noise_at = view.at(waves.frequencies, noise)
+        # A wave below the noise has no place.
+        variances = (noise_at / np.maximum(2 * waves.power - noise_at, 1e-3 * noise_at))[:, None] * (
+            view.spread_of_noise / (2 * np.pi * view.spread) ** 2
+        )
+        h = indices.astype(float)
+        normal = np.stack([h.T @ (h / variances[:, axis, None]) for axis in (0, 1)])
+        right = np.stack([h.T @ (offsets[:, axis] / variances[:, axis]) for axis in (0, 1)])
+        change = np.linalg.solve(normal, right[:, :, None])[:, :, 0].T
+        reciprocal = reciprocal + change
+        moved = np.abs(indices @ change).max() * max(view.shape)
+        if moved < _DONE:
+            break
+    left = offsets - h @ change
+    freedom = max(1, 2 * len(h) - 4)
+    birge = max(1.0, float((left**2 / variances).sum()) / freedom)
+    inverse = np.linalg.inv(normal) * birge
+    direct = np.linalg.inv(reciprocal).T
+    # d(direct) = -direct @ d(reciprocal).T @ direct, and columns of the reciprocal basis are independent.
+    covariance = np.zeros((4, 4))
+    for axis in (0, 1):
+        # Of the reciprocal basis one component at a time: d direct = -direct d(reciprocal).T direct.
+        jacobian = -np.einsum("k,mn->knm", direct[:, axis], direct).reshape(4, 2)
+        covariance += jacobian @ inverse[axis] @ jacobian.T
+    return reciprocal, covariance
+
+
+@cache
+def _frequencies(shape: tuple[int, int]) -> tuple[Array, Array, Array]:
+    qx, qy = np.arange(shape[1] // 2 + 1) / shape[1], fft.fftfreq(shape[0])
+    return qx, qy, np.hypot(qy[:, None], qx)
+
+
+@cache
+def _rings(shape: tuple[int, int]) -> tuple[Integers, Integers, Integers]:
+    """Return the ring of every bin, the bins in the order of their rings, and where each ring ends."""
+    ring = np.minimum(_frequencies(shape)[2] * min(shape) / 3, min(shape) // 6).astype(int)
+    counts = np.bincount(ring.ravel())
+    # Rings without a bin cannot be: they are three bins wide.
+    return ring, np.argsort(ring, axis=None, kind="stable"), np.cumsum(counts)[:-1]
+
+
+def _powers(frequency: float, along: Array, exponents: Integers) -> Complex:
+    """Return ``exp(-2 pi i n frequency r)`` for the exponents n, [exponent, r]."""
+    low, high = int(exponents.min(initial=0)), int(exponents.max(initial=0))
+    table = np.exp(-2j * np.pi * frequency * np.outer(np.arange(low, high + 1), along))
+    return np.asarray(table[exponents - low])

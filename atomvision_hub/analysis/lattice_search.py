@@ -1,0 +1,390 @@
+"""The translation lattice of an image: a first guess, waves that it lacks, translations it has too few of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, special
+
+from atomvision_hub.analysis.harmonics import (
+    NEAR,
+    Array,
+    Integers,
+    View,
+    Waves,
+    fit_waves,
+    half_indices,
+    refine,
+)
+from atomvision_hub.analysis.self_correlation import repeating_shifts
+from atomvision_hub.structures.lattice import reduce_basis
+
+_FALSE_ALARMS = 1e-3  # images of noise in which a wave is seen
+_WHOLE = 3e-6  # part of the power of all waves that may lie beyond the finest one that counts
+_DISTORTED = 4.0  # by how much (natural logarithm) a wave in the residual must be clearer than in the image
+_SURE = 14.0  # minus the natural logarithm of the chance at which a superstructure counts as seen
+_THRESHOLDS = (0.25, 0.1, 0.03, 0.01, 0.003)
+_PRIMES = (2, 3, 5, 7)
+_FEWEST_PERIODS = 1.8
+_REACH = 1.6  # bins within which a peak of the spectrum belongs to a point of the reciprocal lattice
+
+
+@dataclass(frozen=True)
+class Superstructure:
+    """What speaks against a translation that a lattice lacks.
+
+    Parameters
+    ----------
+    order
+        So many of these translations lead to one of the lattice.
+    translation
+        (x, y) in pixels.
+    evidence
+        Minus the natural logarithm of the chance that noise makes the waves that the translation forbids.
+    displacement
+        Root mean square displacement of the image's parts, in pixels, that would make them.
+    power
+        Their power over that of all waves.
+    """
+
+    order: int
+    translation: Array
+    evidence: float
+    displacement: float
+    power: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A lattice in an image.
+
+    Parameters
+    ----------
+    basis
+        Reduced direct basis, rows (x, y) in pixels.
+    covariance
+        Of (ax, ay, bx, by), shape (4, 4), px².
+    explained
+        Share of the image's signal (variance without noise) that repeats on the lattice.
+    weakest
+        Of the superstructures that make the lattice as coarse as it is, the one nearest to not being there;
+        ``None`` where no translation of a finer lattice nearly fits.
+    dropped
+        Superstructures that were seen and count as none, see `find_lattice`.
+    waves
+        Amplitudes.
+    noise
+        Expected power of the noise at them.
+    white
+        Variance of the noise, per pixel, in the square of the image's unit.
+    """
+
+    basis: Array
+    covariance: Array
+    explained: float
+    weakest: Superstructure | None
+    dropped: tuple[Superstructure, ...]
+    waves: Waves
+    noise: Array
+    white: float
+
+
+def find_lattice(image: Array, tolerance: float | None) -> Found | None:
+    """Return the lattice on which an image repeats, ``None`` where nothing repeats.
+
+    Parameters
+    ----------
+    image
+        Grey levels [row, column], finite.
+    tolerance
+        Displacement, in pixels, that breaks no translation.
+    """
+    view = View(image)
+    power = view.power(view.image)
+    noise = view.noise(power)
+    finest = _finest(view, power, noise)
+    if finest is None:
+        return None
+    basis = _guess(view, power, noise, finest)
+    if basis is None:
+        return None
+    for _ in range(6):
+        reciprocal, covariance = refine(view, np.linalg.inv(basis).T, finest, power, noise)
+        basis = np.linalg.inv(reciprocal).T
+        waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
+        left = view.image - waves.image()
+        left_power = view.power(left)
+        left_noise = view.noise(left_power)
+        coarser = _coarser(view, basis, left, left_power, left_noise, finest)
+        if coarser is None:
+            break
+        basis = coarser
+    basis, waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
+    if dropped:
+        reciprocal, covariance = refine(view, np.linalg.inv(basis).T, finest, power, noise)
+    basis, covariance = _reduced_with(np.linalg.inv(reciprocal).T, covariance)
+    white = float(np.median(left_power)) / math.log(2) / view.white
+    return Found(
+        basis=basis,
+        covariance=covariance,
+        explained=_explained(view, power, left_power, left_noise, finest),
+        weakest=weakest,
+        dropped=tuple(dropped),
+        waves=waves,
+        noise=view.at(waves.frequencies, left_noise),
+        white=white,
+    )
+
+
+def _level(view: View) -> float:
+    """Power over noise that noise exceeds in one of 1 / `_FALSE_ALARMS` images."""
+    return math.log(view.q.size / _FALSE_ALARMS)
+
+
+def _finest(view: View, power: Array, noise: Array) -> float | None:
+    """Return the frequency (cycles per pixel) up to which waves stand out of the noise."""
+    seen = (power > _level(view) * noise) & (view.q > NEAR / min(view.shape))
+    if not seen.any():
+        return None
+    q, p = view.q[seen], power[seen]
+    order = np.argsort(-q)
+    beyond = p[order].cumsum()
+    edge = q[order][np.argmax(beyond > _WHOLE * beyond[-1])]
+    return float(min(0.5, edge + 1.5 / min(view.shape)))
+
+
+def _guess(view: View, power: Array, noise: Array, finest: float) -> Array | None:
+    """Return the finest lattice of shifts with high self-correlation that holds the waves of the image."""
+    step = max(1, int(0.25 / finest))
+    rows, columns = (n // step for n in view.shape)
+    small = view.image[: rows * step, : columns * step].astype(np.float32)
+    small = small.reshape(rows, step, columns, step).mean(axis=(1, 3))
+    shifts, heights = repeating_shifts(ndimage.gaussian_filter(small, 0.25 / finest / step))
+    shifts = shifts * step
+    long = np.hypot(*shifts.T) > 0.7 / finest
+    shifts, heights = shifts[long], heights[long]
+    if len(shifts) < 2 or heights[0] <= 0:
+        return None
+    found = []
+    for threshold in _THRESHOLDS:
+        basis = _shortest(shifts[: max(3, int((heights > (1 - threshold) * heights[0]).sum()))])
+        if basis is not None and np.hypot(*basis[1]) * _FEWEST_PERIODS < max(view.shape):
+            found.append((_captured(view, power, noise, finest, basis), basis))
+    best = max((share for share, _ in found), default=0.0)
+    good = [basis for share, basis in found if share >= 0.97 * best]
+    return min(good, key=lambda basis: abs(float(np.linalg.det(basis))), default=None)
+
+
+def _shortest(shifts: Array) -> Array | None:
+    """Return a reduced basis of the two shortest independent shifts, fitted to all that are combinations."""
+    shifts = shifts[np.argsort((shifts**2).sum(axis=1))]
+    lengths = np.hypot(*shifts.T)
+    areas = np.abs(shifts[0, 0] * shifts[:, 1] - shifts[0, 1] * shifts[:, 0])
+    independent = np.flatnonzero(areas > 0.3 * lengths[0] * lengths)
+    if not len(independent):
+        return None
+    basis = _reduced(shifts[[0, independent[0]]])
+    for reach in (2.2, 4.4, np.inf):
+        near = shifts[lengths < reach * np.hypot(*basis[1])]
+        whole = np.rint(near @ np.linalg.inv(basis))
+        fits = np.abs(near - whole @ basis).max(axis=1) < 0.15 * np.hypot(*basis[0])
+        if fits.sum() < 2 or np.linalg.matrix_rank(whole[fits]) < 2:
+            break
+        basis = _reduced(np.linalg.lstsq(whole[fits], near[fits], rcond=None)[0])
+    return basis
+
+
+def _captured(view: View, power: Array, noise: Array, finest: float, basis: Array) -> float:
+    """Return the share of the power of all waves that is near points of the reciprocal lattice."""
+    row, column = np.nonzero(
+        (power > _level(view) * noise) & (view.q > NEAR / min(view.shape)) & (view.q < finest)
+    )
+    places = np.stack([view.qx[column], view.qy[row]], axis=1)
+    index = places @ basis.T
+    away = (index - np.rint(index)) @ np.linalg.inv(basis).T
+    near = np.abs(away * view.shape[::-1]).max(axis=1) < _REACH
+    weights = power[row, column]
+    return float(weights[near].sum() / weights.sum()) if len(weights) else 0.0
+
+
+def _coarser(
+    view: View, basis: Array, left: Array, power: Array, noise: Array, finest: float
+) -> Array | None:
+    """Return a lattice with fewer translations if what is left holds waves at fractions of the reciprocal one."""
+    found = _by_peak(view, basis, power, noise, finest)
+    return _by_all(view, basis, left, noise, finest) if found is None else found
+
+
+def _by_peak(view: View, basis: Array, power: Array, noise: Array, finest: float) -> Array | None:
+    """Look for single waves that stand out of what is left."""
+    reciprocal = np.linalg.inv(basis).T
+    size = np.array(view.shape[::-1])
+    snr = np.where((view.q < finest) & (view.q > NEAR / min(view.shape)), power / noise, 0.0)
+    for _ in range(6):
+        row, column = (int(i) for i in np.unravel_index(int(snr.argmax()), snr.shape))
+        if snr[row, column] < _level(view) + _DISTORTED:
+            return None
+        place = _top(view, power, row, column)
+        index = basis @ place
+        if np.abs((np.rint(index) - index) @ reciprocal * size).max() > 1.2:
+            for n in range(2, 9):
+                whole = np.rint(n * index)
+                if np.abs((whole / n - index) @ reciprocal * size).max() < 0.7:
+                    coarse = _of_reciprocal(
+                        _span([[n, 0], [0, n], whole.astype(int).tolist()]) / n @ reciprocal
+                    )
+                    if np.hypot(*coarse[1]) * _FEWEST_PERIODS < min(view.shape):
+                        return coarse
+                    break
+        rows = np.arange(row - 2, row + 3) % view.shape[0]
+        snr[np.ix_(rows, np.arange(max(0, column - 2), min(column + 3, snr.shape[1])))] = 0
+    return None
+
+
+def _top(view: View, power: Array, row: int, column: int) -> Array:
+    """Return the frequency (x, y) of a maximum of the spectrum, by a parabola through the logarithms."""
+    rows, columns = power.shape
+    place = np.array([view.qx[column], view.qy[row]])
+    for axis, length in ((0, view.shape[1]), (1, view.shape[0])):
+        if axis == 0 and not 0 < column < columns - 1:
+            continue
+        near = [(row, column + i) if axis == 0 else ((row + i) % rows, column) for i in (-1, 0, 1)]
+        low, middle, high = (math.log(max(float(power[i]), 1e-300)) for i in near)
+        bend = low + high - 2 * middle
+        if bend < 0:
+            place[axis] += min(0.5, max(-0.5, (low - high) / 2 / bend)) / length
+    return place
+
+
+def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) -> Array | None:
+    """Look for the waves of doubled and tripled cells together, each too weak to be seen alone."""
+    reciprocal = np.linalg.inv(basis).T
+    fine = view.power(left, finer=2)
+    best, found = _SURE, None
+    for p in (2, 3):
+        all_indices = half_indices(reciprocal / p, finest)
+        frequencies = all_indices @ reciprocal / p
+        new = (all_indices % p != 0).any(axis=1) & (np.hypot(*frequencies.T) > NEAR / min(view.shape))
+        indices, frequencies = all_indices[new], frequencies[new]
+        snr = view.at(frequencies, fine, finer=2) / view.at(frequencies, noise)
+        q = np.hypot(*frequencies.T)
+        for h, k in _generators(p):
+            # The waves (h, k) / p and its multiples, beside those of the lattice.
+            members = (h * indices[:, 1] - k * indices[:, 0]) % p == 0
+            if not members.any():
+                continue
+            coarse = _of_reciprocal(_span([[p, 0], [0, p], [h, k]]) / p @ reciprocal)
+            if np.hypot(*coarse[1]) * _FEWEST_PERIODS > min(view.shape):
+                continue
+            evidence = _evidence(snr[members], q[members], finest)
+            if evidence > best:
+                best, found = evidence, coarse
+    return found
+
+
+def _evidence(snr: Array, q: Array, finest: float) -> float:
+    """Return minus the logarithm of the chance that noise makes waves as strong, alone or together."""
+    # Finer waves of a superstructure are weaker, as those of the lattice are.
+    weights = np.exp(-((q / (0.6 * finest)) ** 2))
+    first, second = float(weights.sum()), float((weights**2).sum())
+    together = _log_tail(first**2 / second, float((weights * snr).sum()) * first / second)
+    alone = float(snr.max()) - math.log(len(snr))
+    return max(alone, -together)
+
+
+def _log_tail(shape: float, value: float) -> float:
+    """Return the logarithm of the chance that a gamma variable exceeds a value."""
+    tail = float(special.gammaincc(shape, value))
+    if tail > 1e-290:
+        return math.log(tail)
+    return (shape - 1) * math.log(value) - value - float(special.gammaln(shape))
+
+
+def _finer(
+    view: View, waves: Waves, noise: Array, finest: float, tolerance: float | None
+) -> tuple[Array, Waves, list[Superstructure], Superstructure | None]:
+    """Add the translations that nothing speaks against."""
+    dropped: list[Superstructure] = []
+    while True:
+        basis = np.linalg.inv(waves.reciprocal).T
+        noise_at = view.at(waves.frequencies, noise)
+        tests = list(_superstructures(waves, basis, noise_at, finest))
+        absent = [
+            (test, h, k)
+            for test, h, k in tests
+            if test.evidence < _SURE or (tolerance is not None and test.displacement < 0.08 * tolerance)
+        ]
+        if not absent:
+            weakest = min((test for test, _, _ in tests), key=lambda test: test.displacement, default=None)
+            return basis, waves, dropped, weakest
+        test, h, _ = min(absent, key=lambda entry: entry[0].displacement)
+        dropped.append(test)
+        finer = _reduced(np.array([test.translation, basis[1] if h else basis[0]]))
+        reciprocal = np.linalg.inv(finer).T
+        waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
+
+
+def _superstructures(
+    waves: Waves, basis: Array, noise: Array, finest: float
+) -> Iterator[tuple[Superstructure, int, int]]:
+    q2 = (waves.frequencies**2).sum(axis=1)
+    power = waves.power
+    bending = float((power * q2).sum()) * (2 * math.pi) ** 2 / 2
+    for p in _PRIMES:
+        for h, k in _generators(p):
+            forbidden = waves.indices @ (h, k) % p != 0
+            evidence = displacement = share = 0.0
+            if forbidden.any():
+                evidence = _evidence(power[forbidden] / noise[forbidden], np.sqrt(q2[forbidden]), finest)
+                extra = max(0.0, float((power - noise)[forbidden].sum()))
+                displacement, share = math.sqrt(extra / bending), extra / float(power.sum())
+            yield Superstructure(p, np.array((h, k)) @ basis / p, evidence, displacement, share), h, k
+
+
+def _generators(prime: int) -> list[tuple[int, int]]:
+    """Return one generator of each subgroup of order p."""
+    return [(1, k) for k in range(prime)] + [(0, 1)]
+
+
+def _explained(view: View, power: Array, left: Array, noise: Array, finest: float) -> float:
+    """Return the share of the power above the noise that the waves of the lattice take away."""
+    inside = (view.q < finest) & (view.q > NEAR / min(view.shape))
+    before = float((power - noise)[inside].sum())
+    after = float(np.maximum(left - noise, 0)[inside].sum())
+    return float(np.clip(1 - after / before, 0, 1)) if before > 0 else 0.0
+
+
+def _reduced(basis: Array) -> Array:
+    return np.array(reduce_basis(basis)).reshape(2, 2)
+
+
+def _of_reciprocal(reciprocal: Array) -> Array:
+    return _reduced(np.linalg.inv(reciprocal).T)
+
+
+def _reduced_with(basis: Array, covariance: Array) -> tuple[Array, Array]:
+    """Return the reduced basis and its covariance."""
+    reduced = _reduced(basis)
+    change = np.kron(np.rint(reduced @ np.linalg.inv(basis)), np.eye(2))
+    return reduced, change @ covariance @ change.T
+
+
+def _span(rows: list[list[int]]) -> Integers:
+    """Return a basis of the lattice that integer vectors span, by Euclid's algorithm column after column."""
+    left, basis = [list(row) for row in rows], []
+    for column in (0, 1):
+        live = [row for row in left if row[column]]
+        left = [row for row in left if not row[column]]
+        while len(live) > 1:
+            live.sort(key=lambda row: abs(row[column]))
+            first, *others = live
+            live = [first]
+            for row in others:
+                factor = row[column] // first[column]
+                rest = [row[0] - factor * first[0], row[1] - factor * first[1]]
+                (live if rest[column] else left).append(rest)
+        basis.append(live[0])
+    return np.array(basis)
