@@ -67,16 +67,17 @@ class AtomGraph:
         source, target = self.edges
         degree = np.bincount(source, minlength=count)
         first_of = np.concatenate([[0], np.cumsum(degree)])
-        # Every edge is followed by the edges that leave its target.
+        # Every edge is followed by the edges that leave its target, which stand in one piece.
         follow = degree[target]
         first = np.repeat(np.arange(total, dtype=np.int32), follow)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(follow) - follow, follow)
-        second = (first_of[target[first]] + within).astype(np.int32)
-        on = target[second] != source[first]
-        first, second = first[on], second[on]
-        unit = self.vectors / np.maximum(self.lengths, 1e-12)[:, None]
-        cosines = -np.einsum("ij,ij->i", unit[first], unit[second])
-        return LineGraph(np.stack([first, second]), np.clip(cosines, -1, 1).astype(np.float32))
+        # From the number of a pair to that of its second edge: one shift for all that follow an edge.
+        shift = (first_of[target] - (np.cumsum(follow) - follow)).astype(np.int32)
+        second = np.arange(len(first), dtype=np.int32) + np.repeat(shift, follow)
+        on = np.flatnonzero(target.take(second) != np.repeat(source, follow))
+        first, second = first.take(on), second.take(on)
+        x, y = (self.vectors / np.maximum(self.lengths, 1e-12)[:, None]).T.copy()
+        cosines = -(x.take(first) * x.take(second) + y.take(first) * y.take(second))
+        return LineGraph(np.stack([first, second]), np.clip(cosines, -1, 1, out=cosines))
 
     def to_networkx(self, attributes: dict[str, npt.NDArray[Any]] | None = None) -> DiGraph:
         """Return a networkx graph with ``pos`` of the nodes, ``vector`` and ``length`` of the edges.
