@@ -61,8 +61,8 @@ def batch_indices(
 
     Order and everything drawn from the generator follow from seed and epoch alone, so that an interrupted run
     repeats them and the number of processes does not matter: draw for all of ``config.batch_size`` rows, then
-    take this process's `share`. With `whole` every process gets the rows of the whole batch, for noise that is
-    drawn on the device for all of them.
+    take this process's `share`. With `whole` every process gets the rows of the whole batch, for noise
+    that is drawn on the device for all of them.
     """
     # Dropout and the like: another stream on each process.
     set_seed(config.seed * 100_003 + epoch * 101 + accelerator.process_index)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,6 +23,7 @@ from atomvision_hub.engine.config import Fraction, LabelledData, LoopConfig, Run
 from atomvision_hub.engine.data import Rows, Source
 from atomvision_hub.engine.loop import batch_indices, gather_rows, share, steps_per_epoch
 from atomvision_hub.engine.metrics import evaluate, proportion
+from atomvision_hub.engine.workers import cores, worker_pool
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.models.alignn import Alignn, Draws, GraphStore, TorchGraph
 from atomvision_hub.models.graphs import (
@@ -193,20 +189,6 @@ def training_versions(config: AlignnTraining, rows: Rows) -> dict[str, Change]:
     return {"graphs-train": Change()} | {f"graphs-train-{dose:g}": Change(dose=dose) for dose in doses}
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    threadpool_limits(1)
-
-
-def _die_with_parent() -> None:
-    # A killed parent cannot stop its workers, and they would wait for work for ever.
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
 def make_graphs(
     rows: Rows, settings: GraphSettings, title: str, change: Change | None = None, *, seed: int = 0
 ) -> Graphs:
@@ -226,8 +208,7 @@ def make_graphs(
         _Work(encoded, None if size is None else (size[0], size[1]), levels, change, (seed, index), settings)
         for index, (encoded, size, levels) in enumerate(zip(rows.encoded(), sizes, intensities, strict=True))
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(rows) // _ROWS_OF_A_WORKER)
+    workers = min(cores(), len(rows) // _ROWS_OF_A_WORKER)
     made: list[ColumnGraph] = []
     with Steps(title, len(rows), "graphs") as step:
         if workers < 2:
@@ -236,7 +217,7 @@ def make_graphs(
                     made.append(_make(item))
                     step()
             return Graphs.join(made)
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+        pool = worker_pool(workers)
         try:
             for graph in pool.map(_make, work, chunksize=16):
                 made.append(graph)

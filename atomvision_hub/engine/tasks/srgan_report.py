@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from scipy.spatial import cKDTree
 from atomvision_hub._files import atomic_path
 from atomvision_hub.analysis.atom_scores import TrueColumns, score_atoms, true_columns
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH, detect_atoms
+from atomvision_hub.engine.workers import cores, worker_pool
 
 Array = npt.NDArray[np.float32]
 Table = npt.NDArray[np.float64]
@@ -119,22 +117,14 @@ def judge_images(
         (image, scene) for images in methods.values() for image, scene in zip(images, scenes, strict=True)
     ]
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(8, cores) if len(pairs) >= _PARALLEL else 1
+        workers = min(8, cores()) if len(pairs) >= _PARALLEL else 1
     if workers > 1:
-        # Not forked: this process may hold a GPU.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        with worker_pool(workers) as pool:
             found = list(pool.map(_judge_pair, pairs, chunksize=16))
     else:
         found = [judge_image(*pair) for pair in pairs]
     table = np.array(found, dtype=float).reshape(len(methods), len(scenes), len(_SCORES))
     return dict(zip(methods, table, strict=True))
-
-
-def _one_thread() -> None:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    threadpool_limits(1)
 
 
 def enlarge_all(low: Array, kind: Image.Resampling, smoothing: float = 0.0) -> Array:
