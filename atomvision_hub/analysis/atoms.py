@@ -10,7 +10,7 @@ peaks closer than two widths show one maximum (Sparrow's limit): the fit keeps b
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -282,6 +282,7 @@ class _Fit:
     def run(self, *, last: bool = False) -> None:
         """Fit heights, positions, background and the common width: in one step, the last pass to the end."""
         rows, columns = self.image.shape
+        near: _Pairs | None = None
         for _ in range(_STEPS if len(self.x) else 0):
             window = _Window(self)
             error = window.cut(window.rest())
@@ -292,7 +293,8 @@ class _Fit:
                 np.einsum("nu,nu,nu->n", across, window.profile_x, window.p),
                 np.einsum("nv,nv,nv->n", along, window.profile_y, window.q),
             )
-            near = self._near()
+            # Peaks move little in a pass: who touches whom is looked up once.
+            near = _Pairs.of(self._scaled()) if near is None else near.moved(self._scaled())
             change = self._solve(np.concatenate(raw).astype(float), near)
             growth = 0.0
             if self.refine:
@@ -316,7 +318,9 @@ class _Fit:
             self.sigma = (self.scale * self.first[0], self.scale * self.first[1])
             # Newton's steps square the error. Peaks that will be merged may wander for long.
             alone = np.ones(len(self.x), bool)
-            alone[near.i[(near.overlap > np.exp(-0.25 * _MERGED**2)) & (near.i != near.j)]] = False
+            close = near.overlap > np.exp(-0.25 * _MERGED**2)
+            close[near.own] = False
+            alone[near.i[close]] = False
             far = np.count_nonzero(np.maximum(np.abs(gain_x), np.abs(gain_y))[alone] > _CONVERGED)
             if not last and abs(growth) <= _GROSS:
                 break
@@ -326,16 +330,6 @@ class _Fit:
     def rest(self) -> npt.NDArray[np.float32]:
         """Return what the model leaves of the image."""
         return _Window(self).rest()
-
-    def _near(self) -> _Pairs:
-        scaled = self._scaled()
-        pairs = cKDTree(scaled).query_pairs(_TOUCH, output_type="ndarray")
-        own = np.arange(len(scaled))
-        i, j = np.concatenate([pairs, pairs[:, ::-1], np.stack([own, own], axis=1)]).T
-        order = np.argsort(i, kind="stable")
-        i, j = i[order], j[order]
-        dx, dy = (scaled[j] - scaled[i]).T
-        return _Pairs(i, j, dx, dy, np.exp(-0.25 * (dx * dx + dy * dy)))
 
     def _solve(self, gradient: Array, near: _Pairs) -> Array:
         """Return the step (height; shifts in widths times height), shape (3, n), of the normal equations."""
@@ -350,14 +344,10 @@ class _Fit:
         values = np.empty((3, len(near.i), 3))
         for k, block in enumerate(blocks):
             np.multiply(block, near.overlap, out=values[k // 3, :, k % 3])
-        own = np.flatnonzero(near.i == near.j)
         for k in range(3):
-            values[k, own, k] = np.maximum(values[k, own, k], 1e-6) * (1 + _DAMPING)
-        diagonal = np.concatenate([values[k, own, k] for k in range(3)])
-        places = np.tile(np.add.outer(near.j, np.arange(3) * count).ravel(), 3)
-        degree = np.bincount(near.i, minlength=count)
-        ends = np.concatenate([[0], np.cumsum(np.tile(3 * degree, 3))])
-        matrix = sparse.csr_array((values.ravel(), places, ends), shape=(3 * count, 3 * count))
+            values[k, near.own, k] = np.maximum(values[k, near.own, k], 1e-6) * (1 + _DAMPING)
+        diagonal = np.concatenate([values[k, near.own, k] for k in range(3)])
+        matrix = sparse.csr_array((values.ravel(), near.places, near.ends), shape=(3 * count, 3 * count))
         area = np.pi * self.sigma[0] * self.sigma[1]
         # The background follows the heights at once: it is eliminated, at the cost of a matrix of rank one.
         light_x, light_y = _light(self.x, self.sigma[1], columns), _light(self.y, self.sigma[0], rows)
@@ -405,14 +395,55 @@ class _Fit:
         self.x, self.y, self.height = self.x[chosen], self.y[chosen], self.height[chosen]
 
 
-class _Pairs(NamedTuple):
-    """Peaks i, j that touch (both ways, and each with itself), j - i in widths, overlap of two Gaussians."""
+@dataclass(frozen=True)
+class _Pairs:
+    """Peaks i, j that touch: both ways, and each with itself; ordered by i.
+
+    Attributes
+    ----------
+    i, j
+        Indices of peaks.
+    dx, dy
+        From i to j, in widths.
+    overlap
+        Of two Gaussians, relative to that of one with itself.
+    own
+        Which pairs are of a peak with itself.
+    places, ends
+        Columns and row pointers of the matrix of all heights, shifts along x and shifts along y.
+    """
 
     i: Indices
     j: Indices
     dx: Array
     dy: Array
     overlap: Array
+    own: Indices
+    places: Indices
+    ends: Indices
+
+    @classmethod
+    def of(cls, points: Array) -> _Pairs:
+        """Find the pairs of points (x, y) in widths."""
+        count = len(points)
+        pairs = cKDTree(points).query_pairs(_TOUCH, output_type="ndarray")
+        each = np.arange(count)
+        i = np.concatenate([pairs[:, 0], pairs[:, 1], each])
+        j = np.concatenate([pairs[:, 1], pairs[:, 0], each])
+        order = np.argsort(i, kind="stable")
+        i, j = i[order], j[order]
+        own = np.flatnonzero(i == j)
+        places = np.tile(np.add.outer(j, np.arange(3) * count).ravel(), 3)
+        ends = np.concatenate([[0], np.cumsum(np.tile(3 * np.bincount(i, minlength=count), 3))])
+        nowhere = np.zeros(0)
+        return cls(i, j, nowhere, nowhere, nowhere, own, places, ends).moved(points)
+
+    def moved(self, points: Array) -> _Pairs:
+        """Return the same pairs after a step."""
+        x, y = points.T.copy()
+        dx, dy = x[self.j] - x[self.i], y[self.j] - y[self.i]
+        overlap = np.exp(-0.25 * (dx * dx + dy * dy))
+        return replace(self, dx=dx, dy=dy, overlap=overlap)
 
 
 def _moments(place: Array, i: Indices, apart: Array, width: float, side: int) -> tuple[Array, Array, Array]:
