@@ -59,13 +59,13 @@ CUTOFF, CUTOFF_NEAREST = 4.0, 1.6
 #: Below this order the lattice class means little (columns at random have 0.1 to 0.3).
 ORDERED = 0.4
 
-_TILE, _HALO = 448, 64  # px of the segmenter's scale: what one pass keeps, and what it sees around it
+_TILE, _HALO = 896, 64  # px of the segmenter's scale: what one pass keeps, and what it sees around it
 _MOST_PIXELS = 2**26  # at the segmenter's scale
 _COARSER = 3.0  # how much coarser than learned an image may be for the segmenter
 _LOOK = 400  # px a side of the centre in which the width of columns is measured
 _WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the first guess
 _MOST_ANGLES = 5_000_000
-_GRID = 3  # most views a side that the classifier is shown
+_GRID = 2  # most views a side that the classifier is shown
 _BRIGHT_FIELD = re.compile(r"(^|[^a-z])(a?bf|bright.?field)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -218,7 +218,8 @@ def _analyze(
     graph, bonds, cell = _graph(atoms, calibration.unit, warnings)
     if graph.order is not None and graph.order < ORDERED:
         warnings.append(
-            f"the columns hardly repeat (order {graph.order:.2f}): a class of lattice means little"
+            f"the columns hardly repeat (order {graph.order:.2f}): no single crystal, or texture and noise "
+            "among them; look at the picture, try a higher threshold; a class of lattice means little"
         )
     lattice = _lattice(grey, scale, atoms, classifier, models, warnings)
     if lattice is not None and cell is not None and lattice.label != cell.lattice:
@@ -633,7 +634,7 @@ def _square(grey: npt.NDArray[np.uint8], scale: tuple[float, float]) -> tuple[np
 
 
 def _views(shape: tuple[int, ...], side: int, places: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Return upper left corners of up to 3 x 3 views over the columns; at least the one that has most."""
+    """Return upper left corners of up to 2 x 2 views over the columns; at least the one that has most."""
     corners: list[list[int]] = []
     for length, along in zip(shape, places.T, strict=True):
         first, last = (int(np.clip(edge, 0, length - 1)) for edge in (along.min(), along.max()))
