@@ -179,7 +179,9 @@ def _open_dataset(config: DataConfig, keep: Sequence[str]) -> Source:
         for column in keep:
             if column not in table.column_names:
                 known = ", ".join(table.column_names)
-                raise UsageError(f"{config.path} has no column {column!r}, which this task needs; it has: {known}")
+                raise UsageError(
+                    f"{config.path} has no column {column!r}, which this task needs; it has: {known}"
+                )
             if isinstance(table.features[column], datasets.Image):
                 encoded = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
                 columns[column] = [row[column]["bytes"] for row in encoded]
