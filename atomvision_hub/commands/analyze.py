@@ -92,7 +92,7 @@ def analyze(
     ] = Contrast.auto,
     threshold: Annotated[
         float,
-        typer.Option(help="Smallest height of a column, relative to the highest; single heavy atoms: 0.5."),
+        typer.Option(help="Smallest height of a column, relative to the highest."),
     ] = 0.05,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     resume: Annotated[
@@ -256,12 +256,16 @@ class _Run:
     def _fingerprint(self, image: MicroscopeImage) -> dict[str, Any]:
         """Return what a result depends on beside the image."""
         from atomvision_hub import __version__
+        from atomvision_hub.inference.analysis import model_checksum
+        from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, DEFAULT_SEGMENTER
 
         settings = self.settings
         return {
             "pixel_size": settings.pixel_size,
             "segmenter": settings.segmenter,
+            "segmenter_sha256": model_checksum(settings.segmenter, DEFAULT_SEGMENTER),
             "classifier": settings.classifier,
+            "classifier_sha256": model_checksum(settings.classifier, DEFAULT_CLASSIFIER),
             "contrast": settings.contrast,
             "threshold": settings.threshold,
             "version": __version__,

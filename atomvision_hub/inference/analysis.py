@@ -101,7 +101,7 @@ def analyze(
         their name), bright elsewhere.
     threshold
         Smallest height of a column relative to the highest (their 99th percentile), 0..1: what is lower is
-        no atom. Single heavy atoms on a support want 0.5 or so.
+        no atom.
 
     Returns
     -------
@@ -374,6 +374,11 @@ def _identity(model: str) -> dict[str, str | None]:
         weights, revision = Path(cached), Path(cached).parent.name
     name = model if revision else Path(model).resolve().name
     return {"name": name, "sha256": _checksum(weights), "revision": revision}
+
+
+def model_checksum(model: str | os.PathLike[str] | None, default: str) -> str | None:
+    """Return the SHA-256 of the weights in a folder, or of the shipped model `default`; None for the Hub."""
+    return _checksum(Path(model if model is not None else pretrained_folder(default)) / "model.safetensors")
 
 
 @functools.lru_cache(maxsize=8)
