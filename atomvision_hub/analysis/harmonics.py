@@ -167,6 +167,40 @@ class Waves:
         )
 
 
+def line_offsets(view: View, waves: Waves, image: Array) -> tuple[Array, float]:
+    """Return how far each line of an image is shifted along x against its waves, in pixels, and the rms.
+
+    Least squares on a line, ``offset = sum (image - waves) slope / sum slope²`` with the slope of the waves;
+    shrunk by how much of the scatter of all lines is more than noise.
+    """
+    slope = Waves(
+        waves.reciprocal,
+        waves.indices,
+        2j * np.pi * waves.frequencies[:, 0] * waves.amplitudes,
+        waves.rows,
+        waves.columns,
+    ).image()
+    left = image - waves.image()
+    strength = (slope**2).sum(axis=1)
+    offsets = (left * slope).sum(axis=1) / np.maximum(strength, 1e-12 * strength.max())
+    # What is left of a line when it is moved back is noise.
+    variance = ((left - offsets[:, None] * slope) ** 2).mean(axis=1) / np.maximum(
+        strength, 1e-12 * strength.max()
+    )
+    weights = 1 / variance
+    spread = float((weights * (offsets**2 - variance)).sum() / weights.sum())
+    if spread <= 0:
+        return np.zeros(len(offsets)), 0.0
+    return np.asarray(offsets * spread / (spread + variance)), float(np.sqrt(spread))
+
+
+def moved_lines(view: View, waves: Waves, offsets: Array) -> Array:
+    """Return what moving each line by its offset (px, along x) adds to the image of the waves."""
+    turned = waves.rows * np.exp(-2j * np.pi * np.outer(waves.frequencies[:, 0], offsets))
+    moved = Waves(waves.reciprocal, waves.indices, waves.amplitudes, turned, waves.columns)
+    return np.asarray(moved.image() - waves.image())
+
+
 def half_indices(reciprocal: Array, finest: float) -> Integers:
     """Return the indices (h, k) of a reciprocal lattice's points up to a frequency, one of each pair."""
     reach = np.ceil(finest * np.linalg.norm(np.linalg.inv(reciprocal).T, axis=1)).astype(int)
@@ -208,8 +242,8 @@ def _uncoupled(view: View, reciprocal: Array, indices: Integers, measured: Compl
 
 def refine(
     view: View, reciprocal: Array, finest: float, power: Array, noise: Array, steps: int = 6
-) -> tuple[Array, Array]:
-    """Return the reciprocal lattice that fits best, and the covariance of its direct one.
+) -> tuple[Array, Array, Waves]:
+    """Return the reciprocal lattice that fits best, the covariance of its direct one, and its strongest waves.
 
     Gauss-Newton steps on the squared difference between the image and the strongest waves of the lattice,
     under the window: where a wave's frequency is a little off, the first moment of what is left tells by how
@@ -226,7 +260,7 @@ def refine(
 
     Returns
     -------
-    reciprocal, covariance
+    reciprocal, covariance, waves
         The covariance is of the direct basis (ax, ay, bx, by) in pixels, shape (4, 4): from the noise, and
         from how much more than by noise the waves stray from the lattice (Birge ratio).
     """
@@ -260,7 +294,7 @@ def refine(
         # Of the reciprocal basis one component at a time: d direct = -direct d(reciprocal).T direct.
         jacobian = -np.einsum("k,mn->knm", direct[:, axis], direct).reshape(4, 2)
         covariance += jacobian @ inverse[axis] @ jacobian.T
-    return reciprocal, covariance
+    return reciprocal, covariance, waves
 
 
 @cache
