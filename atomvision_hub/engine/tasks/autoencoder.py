@@ -65,7 +65,7 @@ class AutoencoderTraining(LoopConfig):
     weight_decay: float = Field(0.0, ge=0)
     ema_decay: Fraction = 0.995
     augment: Literal["none", "shift_mirror", "pose"] = "pose"
-    crop_min: float = Field(0.75, gt=0, le=1)
+    crop_min: float = Field(0.85, gt=0, le=1)
     beta: float = Field(1.0, ge=0)
     kl_warmup: Fraction = 0.2
     save_every: int = Field(10, ge=1)
