@@ -5,15 +5,15 @@
 
 *Simulated*: images of a `stem2d` dataset as stored (8 bits), then with Poisson noise of 5,000, 500 and 50
 detected electrons per Å². A column counts when its nearest neighbour is at least 1.2 Å away and its peak has
-at least 5 % of the brightest one's; detections on others are neither right nor wrong; a match is within 0.5 Å;
-`border_1.2` counts only columns 1.2 Å or more inside the edges. Intervals: 95 %, drawing whole images again.
+at least 5 % of the brightest one's; detections on others are neither right nor wrong; a match is within
+0.5 Å; `border_1.2` counts only columns 1.2 Å or more inside the edges. Intervals: 95 %, drawing whole images again.
 *Speed*: the same 8-bit images, calls in turn, one thread, processor time. `blob_log` runs as in the reference
 implementation: ``threshold=0, min_sigma=5, max_sigma=8`` (usnistgov/atomvision, atomvision/scripts/
 image_to_graph.py, commit d6391d49, `get_blob_positions`). *Large images*: seconds and columns.
 
 *Experts* (--data): HAADF images of single Pt atoms with marked positions (Sjeon1/HAADF_Atom_Detection). The
-files of marks run over: `PtporphN.csv` begins with the marks of image N and ends with those of image N - 1 (at
-one place of the list the contrast of image N under the marks drops to nothing, and that of image N - 1 rises).
+files of marks run over: `PtporphN.csv` begins with the marks of image N and ends with those of image N - 1
+(at one place of the list the contrast of image N under the marks drops to nothing, that of N - 1 rises).
 So images 2 to 5 have all their marks at hand. Every method is tuned, by F1, on images 3 and 5 and reported on
 2 and 4; with the files taken as they are, tuned on 0, 3, 5 and reported on 2, 4, 6. A match is within 8 px,
 the width of an atom there.
@@ -188,7 +188,8 @@ def read_marks(folder: Path, number: int) -> tuple[npt.NDArray[np.float32], Arra
 def places_of_change(pairs: Mapping[int, tuple[npt.NDArray[np.float32], Array]]) -> dict[int, int]:
     """Return how many marks at the head of each file belong to the image of its name.
 
-    The rest belong to the image before. The place in the list where the contrast under the marks changes from one image to the other.
+    The rest belong to the image before: the list is cut where the contrast under the marks changes most from
+    one image to the other.
     """
     contrast = {}
     for number, (image, _) in pairs.items():
@@ -206,9 +207,8 @@ def places_of_change(pairs: Mapping[int, tuple[npt.NDArray[np.float32], Array]])
 
 
 def method_ours() -> Iterable[tuple[dict[str, Any], Callable[[npt.NDArray[Any]], Points]]]:
-    for width, background, threshold in itertools.product(
-        (2.5, 3.0, 4.0), (10.0, 15.0, 20.0), (0.3, 0.4, 0.5)
-    ):
+    grid = itertools.product((2.5, 3.0, 4.0), (10.0, 15.0, 20.0), (0.3, 0.4, 0.5))
+    for width, background, threshold in grid:
         options = {"width": width, "background": background, "threshold": threshold}
 
         def find(image: npt.NDArray[Any], options: dict[str, float] = options) -> Points:

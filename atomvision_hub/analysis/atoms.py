@@ -185,9 +185,11 @@ def detect_atoms(
         fit.add(x[keep], y[keep], height[keep])
         fit.run()
         left = _sharpened(fit.rest(), grid.sigma, clean=False)
-        x, y = _maxima(left, grid.sigma, 0.7 * lowest)
+        # Faint columns that are still missing lift the background that was fitted.
+        lifted = min(0.0, _quantile(left, 0.02) + 2.5 * error)
+        x, y = _maxima(left, grid.sigma, lifted + 0.7 * lowest)
         if len(x):
-            fit.add(x, y, left[_at(x, y)].astype(float))
+            fit.add(x, y, left[_at(x, y)].astype(float) - lifted)
             fit.run()
         fit.drop(lowest, _APART)
         fit.run(last=True)
