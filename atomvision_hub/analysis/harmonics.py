@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -17,8 +17,15 @@ Integers = npt.NDArray[np.int64]
 NEAR = 2.5
 
 _COUPLED = 1e-4  # side lobes of the window below this do not couple waves
+#: One of each pair of a wave's neighbours, as steps of its indices.
+_NEIGHBOURS = np.array([(0, 1), (0, 2), *((i, j) for i in (1, 2) for j in range(-2, 3))])
 _STRONGEST = 40  # waves whose places refine the lattice
+_LOST = 4.0  # bins that a wave may move from where it was guessed
 _DONE = 2e-5  # bins by which the strongest waves still move
+
+
+class NoLattice(ArithmeticError):
+    """What was taken for a lattice is none: its waves run away when they are fitted."""
 
 
 class View:
@@ -48,6 +55,7 @@ class View:
         # A Hann window without the zeros at both ends.
         self._wy, self._wx = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in self.shape)
         self._weight = float(self._wy.sum() * self._wx.sum())
+        self._window = (self._wy[:, None] * self._wx / self._weight).astype(np.float32)
         mean = self._wy @ image @ self._wx / self._weight
         slope_y = (self._wy * self.y) @ image @ self._wx / (self._wy * self.y**2).sum() / self._wx.sum()
         slope_x = self._wy @ image @ (self._wx * self.x) / (self._wx * self.x**2).sum() / self._wy.sum()
@@ -73,8 +81,9 @@ class View:
     def power(self, image: Array, finer: int = 1) -> Array:
         """Return the power spectrum of an image of this shape, [row, column >= 0], in `finer` times the bins."""
         shape = (finer * self.shape[0], finer * self.shape[1])
-        values = fft.rfft2(image * (self._wy[:, None] * self._wx), shape)
-        return np.asarray((values.real**2 + values.imag**2) / self._weight**2)
+        # Single precision: its rounding is 1e-7 of the whole image's power, spread over all bins.
+        values = fft.rfft2(image.astype(np.float32) * self._window, shape)
+        return np.asarray(values.real**2 + values.imag**2, dtype=float)
 
     def noise(self, power: Array) -> Array:
         """Return the expected power of what is no wave, bin by bin.
@@ -83,8 +92,9 @@ class View:
         along the columns of the image and so along the columns of its spectrum.
         """
         ring, order, ends = _rings(self.shape)
-        rings = np.array([np.median(part) for part in np.split(power.ravel()[order], ends)])
-        columns = np.median(power, axis=0)
+        parts = np.split(power.ravel()[order], ends)
+        rings = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts])
+        columns = np.partition(power, len(power) // 2, axis=0)[len(power) // 2]
         return np.asarray(np.maximum(rings[ring], columns) / np.log(2))
 
     def at(self, frequencies: Array, spectrum: Array, finer: int = 1) -> Array:
@@ -105,20 +115,17 @@ class View:
         return rows, columns
 
     def amplitudes(self, image: Array, rows: Complex, columns: Complex) -> Complex:
-        """Return what the window shows of waves in an image."""
-        return np.asarray(self._half(image, rows * self._wy, columns * self._wx))
+        """Return what the window shows of waves in an image, shape (n,)."""
+        lines = _lines(image, rows * self._wy)
+        return np.asarray(np.einsum("ij,ij->i", lines, columns * self._wx) / self._weight)
 
-    def moments(self, image: Array, rows: Complex, columns: Complex) -> Complex:
-        """Return the same for the image times x and times y, shape (n, 2)."""
+    def moments(self, image: Array, rows: Complex, columns: Complex) -> tuple[Complex, Complex]:
+        """Return the same, and that of the image times x and times y, shape (n, 2)."""
         left, right = rows * self._wy, columns * self._wx
-        return np.stack(
-            [self._half(image, left, right * self.x), self._half(image, left * self.y, right)], axis=1
-        )
-
-    def _half(self, image: Array, left: Complex, right: Complex) -> Complex:
-        both = np.concatenate([left.real, left.imag]) @ image
-        lines = both[: len(left)] + 1j * both[len(left) :]
-        return np.asarray(np.einsum("ij,ij->i", lines, right) / self._weight)
+        lines = _lines(image, np.concatenate([left, left * self.y]))
+        plain, by_y = lines[: len(left)], lines[len(left) :]
+        sums = [np.einsum("ij,ij->i", *pair) for pair in ((plain, right), (plain, right * self.x), (by_y, right))]
+        return sums[0] / self._weight, np.stack(sums[1:], axis=1) / self._weight
 
     def transform(self, frequencies: Array) -> Array:
         """Return the transform of the window, 1 at zero."""
@@ -162,9 +169,9 @@ class Waves:
     def image(self) -> Array:
         """Return the sum of the waves, [row, column]."""
         left, right = 2 * self.amplitudes[:, None] * self.rows.conj(), self.columns.conj()
-        return np.asarray(
-            np.concatenate([left.real, -left.imag]).T @ np.concatenate([right.real, right.imag])
-        )
+        rows = np.concatenate([left.real, -left.imag], dtype=np.float32)
+        columns = np.concatenate([right.real, right.imag], dtype=np.float32)
+        return np.asarray(rows.T @ columns, dtype=float)
 
 
 def line_offsets(view: View, waves: Waves, image: Array) -> tuple[Array, float]:
@@ -194,7 +201,7 @@ def line_offsets(view: View, waves: Waves, image: Array) -> tuple[Array, float]:
     return np.asarray(offsets * spread / (spread + variance)), float(np.sqrt(spread))
 
 
-def moved_lines(view: View, waves: Waves, offsets: Array) -> Array:
+def moved_lines(waves: Waves, offsets: Array) -> Array:
     """Return what moving each line by its offset (px, along x) adds to the image of the waves."""
     turned = waves.rows * np.exp(-2j * np.pi * np.outer(waves.frequencies[:, 0], offsets))
     moved = Waves(waves.reciprocal, waves.indices, waves.amplitudes, turned, waves.columns)
@@ -221,9 +228,9 @@ def fit_waves(view: View, reciprocal: Array, indices: Integers) -> Waves:
 
 def _uncoupled(view: View, reciprocal: Array, indices: Integers, measured: Complex) -> Complex:
     """Solve for the amplitudes by fixed-point iteration; neighbours overlap little."""
-    steps = np.mgrid[-3:4, -3:4].reshape(2, -1).T
+    steps = _NEIGHBOURS
     factors = view.transform(steps @ reciprocal)
-    coupled = (np.abs(factors) > _COUPLED) & (steps != 0).any(axis=1)
+    coupled = np.abs(factors) > _COUPLED
     steps, factors = steps[coupled], factors[coupled]
     reach = int(np.abs(indices).max(initial=0)) + 3
     h, k = (reach + indices).T
@@ -233,17 +240,37 @@ def _uncoupled(view: View, reciprocal: Array, indices: Integers, measured: Compl
         grid[h, k], grid[2 * reach - h, 2 * reach - k] = solution, solution.conj()
         seen = np.zeros_like(measured)
         for (i, j), factor in zip(steps.tolist(), factors.tolist(), strict=True):
-            seen += factor * grid[h - i, k - j]
+            seen += factor * (grid[h - i, k - j] + grid[h + i, k + j])
         before, solution = solution, measured - seen
         if np.abs(solution - before).max(initial=0) <= 1e-7 * np.abs(measured).max(initial=0):
             break
     return solution
 
 
+@dataclass(frozen=True)
+class Refined:
+    """A lattice that fits an image best.
+
+    Parameters
+    ----------
+    reciprocal
+        Basis as rows (x, y), in cycles per pixel.
+    covariance
+        Of the direct basis (ax, ay, bx, by), px², shape (4, 4): from the noise, and from how much more than by
+        noise the waves stray from the lattice (Birge ratio).
+    waves
+        The strongest waves.
+    """
+
+    reciprocal: Array
+    covariance: Array
+    waves: Waves
+
+
 def refine(
     view: View, reciprocal: Array, finest: float, power: Array, noise: Array, steps: int = 6
-) -> tuple[Array, Array, Waves]:
-    """Return the reciprocal lattice that fits best, the covariance of its direct one, and its strongest waves.
+) -> Refined:
+    """Return the reciprocal lattice that fits best.
 
     Gauss-Newton steps on the squared difference between the image and the strongest waves of the lattice,
     under the window: where a wave's frequency is a little off, the first moment of what is left tells by how
@@ -258,17 +285,21 @@ def refine(
     power, noise
         Spectra of the image.
 
-    Returns
-    -------
-    reciprocal, covariance, waves
-        The covariance is of the direct basis (ax, ay, bx, by) in pixels, shape (4, 4): from the noise, and
-        from how much more than by noise the waves stray from the lattice (Birge ratio).
+    Raises
+    ------
+    NoLattice
+        When a wave leaves its place, or the waves do not tell two directions.
     """
+    start, size = reciprocal, np.array(view.shape[::-1])
     indices = half_indices(reciprocal, finest)
     indices = indices[np.argsort(-view.at(indices @ reciprocal, power))[:_STRONGEST]]
+    if len(indices) < 2:
+        raise NoLattice
+    waves = fit_waves(view, reciprocal, indices)
     for _ in range(steps):
-        waves = fit_waves(view, reciprocal, indices)
-        moments = view.moments(view.image - waves.image(), waves.rows, waves.columns)
+        more, moments = view.moments(view.image - waves.image(), waves.rows, waves.columns)
+        amplitudes = waves.amplitudes + _uncoupled(view, reciprocal, indices, more)
+        waves = replace(waves, amplitudes=amplitudes)
         offsets = (moments / waves.amplitudes[:, None]).imag / (2 * np.pi * view.spread)
         noise_at = view.at(waves.frequencies, noise)
         # A wave below the noise has no place.
@@ -278,8 +309,13 @@ def refine(
         h = indices.astype(float)
         normal = np.stack([h.T @ (h / variances[:, axis, None]) for axis in (0, 1)])
         right = np.stack([h.T @ (offsets[:, axis] / variances[:, axis]) for axis in (0, 1)])
+        if (np.linalg.det(normal) <= 1e-9 * normal[:, 0, 0] * normal[:, 1, 1]).any():
+            raise NoLattice
         change = np.linalg.solve(normal, right[:, :, None])[:, :, 0].T
         reciprocal = reciprocal + change
+        if np.abs(indices @ (reciprocal - start) * size).max() > _LOST:
+            raise NoLattice
+        waves = Waves(reciprocal, indices, amplitudes, *view.waves(reciprocal, indices))
         moved = np.abs(indices @ change).max() * max(view.shape)
         if moved < _DONE:
             break
@@ -294,7 +330,13 @@ def refine(
         # Of the reciprocal basis one component at a time: d direct = -direct d(reciprocal).T direct.
         jacobian = -np.einsum("k,mn->knm", direct[:, axis], direct).reshape(4, 2)
         covariance += jacobian @ inverse[axis] @ jacobian.T
-    return reciprocal, covariance, waves
+    return Refined(reciprocal, covariance, waves)
+
+
+def _lines(image: Array, left: Complex) -> Complex:
+    """Return ``left @ image`` of a real image; single precision is exact to 1e-6 of the strongest wave."""
+    both = np.concatenate([left.real, left.imag], dtype=np.float32) @ image.astype(np.float32)
+    return np.asarray(both[: len(left)] + 1j * both[len(left) :])
 
 
 @cache
@@ -314,6 +356,10 @@ def _rings(shape: tuple[int, int]) -> tuple[Integers, Integers, Integers]:
 
 def _powers(frequency: float, along: Array, exponents: Integers) -> Complex:
     """Return ``exp(-2 pi i n frequency r)`` for the exponents n, [exponent, r]."""
-    low, high = int(exponents.min(initial=0)), int(exponents.max(initial=0))
-    table = np.exp(-2j * np.pi * frequency * np.outer(np.arange(low, high + 1), along))
-    return np.asarray(table[exponents - low])
+    reach = int(np.abs(exponents).max(initial=0))
+    table = np.empty((2 * reach + 1, len(along)), dtype=complex)
+    table[reach] = 1
+    table[reach + 1 :] = np.exp(-2j * np.pi * frequency * along)
+    np.cumprod(table[reach:], axis=0, out=table[reach:])
+    table[:reach] = table[:reach:-1].conj()
+    return np.asarray(table[exponents + reach])

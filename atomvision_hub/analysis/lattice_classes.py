@@ -10,6 +10,7 @@ as symmetric. What is left is labelled by `structures.lattice.bravais_class` wit
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ _DENSITY = 1.0
 #: Relative uncertainty below which conditions are not told apart from exact ones.
 _ROUNDING = 2e-5
 _DRAWS = 24
+_CERTAIN = 5.0  # standard deviations from which on a class is not in doubt
 
 
 def class_probabilities(vectors: Array, covariance: Array, tolerance: float) -> Array:
@@ -77,8 +79,11 @@ def class_probabilities(vectors: Array, covariance: Array, tolerance: float) -> 
             gain = covariance @ slope.T @ inverse
             middle, left = flat - gain @ miss, covariance - gain @ slope @ covariance
         values, axes = np.linalg.eigh(left)
-        points = middle + draws @ (axes * np.sqrt(np.maximum(values, 0))).T
-        labels = [bravais_class(point.reshape(2, 2), tolerance).label for point in points]
+        best = bravais_class(middle.reshape(2, 2), tolerance)
+        labels = [best.label]
+        if best.margin < _CERTAIN * math.sqrt(max(0.0, float(values.sum()))):
+            points = middle + draws @ (axes * np.sqrt(np.maximum(values, 0))).T
+            labels += [bravais_class(point.reshape(2, 2), tolerance).label for point in points]
         shares.append(np.bincount(labels, minlength=5) / len(labels))
     total = np.exp(np.array(weights) - max(weights))
     return np.asarray(total @ np.array(shares) / total.sum())
@@ -102,7 +107,8 @@ def _conditions(vectors: Array) -> tuple[Array, Array]:
     return miss, np.stack([dcos, dv - du, dw - du, dw - dv])
 
 
+@cache
 def _normal_draws() -> Array:
-    """Return the same normal draws for every lattice, in opposite pairs, shape (n, 4); the first is zero."""
+    """Return the same normal draws for every lattice, in opposite pairs, shape (n, 4)."""
     half = np.random.default_rng(0).standard_normal((_DRAWS // 2, 4))
-    return np.concatenate([np.zeros((1, 4)), half, -half])
+    return np.concatenate([half, -half])

@@ -12,6 +12,7 @@ from atomvision_hub.analysis.harmonics import (
     NEAR,
     Array,
     Integers,
+    NoLattice,
     View,
     Waves,
     fit_waves,
@@ -30,6 +31,8 @@ _UNSURE_NOISE = 1.2  # of many waves the noise must be so many times stronger th
 _SURE = 12.0  # minus the natural logarithm of the chance at which a superstructure counts as seen
 _JITTER = 0.02  # px; lines that are straighter are left alone
 _THRESHOLDS = (0.25, 0.1, 0.03, 0.01, 0.003)
+_FRINGES = 3e-5  # power across fringes, relative to theirs, that rounding of grey levels makes
+_MOST_STEPS = 6
 _PRIMES = (2, 3, 5, 7)
 _SMALL = 0.2  # displacements, relative to the finest period, that may be forgiven
 _PART = 0.6  # standard deviation, relative to the finest period, of the part of an image that moves as a whole
@@ -37,6 +40,7 @@ _PART = 0.6  # standard deviation, relative to the finest period, of the part of
 # superstructures in exact images of the training materials of 2DMatPedia, by how far columns really move.
 _FORGIVEN = (-8.085, -3.281, -1.77, -0.292, -0.005, -0.127)
 _FEWEST_PERIODS = 1.8
+_BINS = 2.25  # bins over which the window spreads a wave
 _REACH = 1.6  # bins within which a peak of the spectrum belongs to a point of the reciprocal lattice
 
 
@@ -117,41 +121,46 @@ def find_lattice(image: Array, tolerance: float | None) -> Found | None:
     power = view.power(view.image)
     noise = view.noise(power)
     finest = _finest(view, power, noise)
-    if finest is None:
+    basis = None if finest is None else _guess(view, power, noise, finest)
+    if finest is None or basis is None:
         return None
-    basis = _guess(view, power, noise, finest)
-    if basis is None:
+    try:
+        fit = refine(view, np.linalg.inv(basis).T, finest, power, noise)
+        offsets, jitter = line_offsets(view, fit.waves, view.image)
+        if jitter > _JITTER:
+            waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
+            view.image = view.image - moved_lines(waves, offsets)
+            power = view.power(view.image)
+            noise = view.noise(power)
+            finest = max(finest, _finest(view, power, noise) or 0.0)
+            fit = refine(view, fit.reciprocal, finest, power, noise)
+        for _ in range(_MOST_STEPS):
+            waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
+            left = view.image - waves.image()
+            left_power = view.power(left)
+            left_noise = view.noise(left_power)
+            coarser = _coarser(view, np.linalg.inv(fit.reciprocal).T, left, left_power, left_noise, finest)
+            if coarser is None:
+                break
+            fit = refine(view, np.linalg.inv(coarser).T, finest, power, noise)
+        least = np.maximum(
+            _level(view) * view.at(waves.frequencies, left_noise), _FRINGES * waves.power.max()
+        )
+        seen = waves.indices[waves.power > least]
+        if np.linalg.det(seen.T @ seen) < 0.5:  # whole numbers: all waves on one line
+            return None
+        count = len(waves.indices)
+        waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
+        if dropped:
+            fit = refine(view, waves.reciprocal, finest, power, noise)
+    except NoLattice:
         return None
-    jitter = 0.0
-    for turn in range(6):
-        reciprocal, covariance, waves = refine(view, np.linalg.inv(basis).T, finest, power, noise)
-        if turn == 0:
-            offsets, jitter = line_offsets(view, waves, view.image)
-            if jitter > _JITTER:
-                waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
-                view.image = view.image - moved_lines(view, waves, offsets)
-                power = view.power(view.image)
-                noise = view.noise(power)
-                finest = max(finest, _finest(view, power, noise) or 0.0)
-                reciprocal, covariance, _ = refine(view, reciprocal, finest, power, noise)
-        basis = np.linalg.inv(reciprocal).T
-        waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
-        left = view.image - waves.image()
-        left_power = view.power(left)
-        left_noise = view.noise(left_power)
-        coarser = _coarser(view, basis, left, left_power, left_noise, finest)
-        if coarser is None:
-            break
-        basis = coarser
-    basis, waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
-    if dropped:
-        reciprocal, covariance, _ = refine(view, np.linalg.inv(basis).T, finest, power, noise)
-    basis, covariance = _reduced_with(np.linalg.inv(reciprocal).T, covariance)
+    basis, covariance = _reduced_with(np.linalg.inv(fit.reciprocal).T, fit.covariance)
     white = float(np.median(left_power)) / math.log(2) / view.white
     return Found(
         basis=basis,
         covariance=covariance,
-        explained=_explained(view, power, left_power, left_noise, finest),
+        explained=_explained(view, power, noise, left_power, finest, count),
         weakest=weakest,
         dropped=tuple(dropped),
         waves=waves,
@@ -191,8 +200,8 @@ def _guess(view: View, power: Array, noise: Array, finest: float) -> Array | Non
     if len(shifts) < 2 or heights[0] <= 0:
         return None
     found = []
-    for threshold in _THRESHOLDS:
-        basis = _shortest(shifts[: max(3, int((heights > (1 - threshold) * heights[0]).sum()))])
+    for count in sorted({max(3, int((heights > (1 - part) * heights[0]).sum())) for part in _THRESHOLDS}):
+        basis = _shortest(shifts[:count])
         if basis is not None and np.hypot(*basis[1]) * _FEWEST_PERIODS < max(view.shape):
             found.append((_captured(view, power, noise, finest, basis), basis))
     best = max((share for share, _ in found), default=0.0)
@@ -213,9 +222,10 @@ def _shortest(shifts: Array) -> Array | None:
         near = shifts[lengths < reach * np.hypot(*basis[1])]
         whole = np.rint(near @ np.linalg.inv(basis))
         fits = np.abs(near - whole @ basis).max(axis=1) < 0.15 * np.hypot(*basis[0])
-        if fits.sum() < 2 or np.linalg.matrix_rank(whole[fits]) < 2:
+        normal = whole[fits].T @ whole[fits]
+        if np.linalg.det(normal) < 0.5:  # whole numbers: all on one line
             break
-        basis = _reduced(np.linalg.lstsq(whole[fits], near[fits], rcond=None)[0])
+        basis = _reduced(np.linalg.solve(normal, whole[fits].T @ near[fits]))
     return basis
 
 
@@ -297,12 +307,13 @@ def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) 
         return None
     # Most of these waves are noise, whatever its spectrum is.
     usual = max(1.0, float(np.median(ratios)) / math.log(2))
-    peaks = ndimage.maximum_filter(fine, 5, mode="nearest")
     best, found = 0.0, None
     for p, indices, frequencies, ratio in nodes:
         snr, q = ratio / usual, np.hypot(*frequencies.T)
         # In a small view a wave is seen at its neighbours too, but not as a maximum.
-        sharp = snr * (view.at(frequencies, fine, finer=2) > 0.7 * view.at(frequencies, peaks, finer=2))
+        steps = np.mgrid[-2:3, -2:3].reshape(2, -1).T / (2 * np.array(view.shape[::-1]))
+        around = view.at((frequencies[:, None] + steps).reshape(-1, 2), fine, finer=2).reshape(-1, len(steps))
+        sharp = snr * (around[:, len(steps) // 2] > 0.7 * around.max(axis=1))
         for h, k in _generators(p):
             # The waves (h, k) / p and its multiples, beside those of the lattice.
             members = (h * indices[:, 1] - k * indices[:, 0]) % p == 0
@@ -335,7 +346,7 @@ def _log_tail(shape: float, value: float) -> float:
 
 def _finer(
     view: View, waves: Waves, noise: Array, finest: float, tolerance: float | None
-) -> tuple[Array, Waves, list[Superstructure], Superstructure | None]:
+) -> tuple[Waves, list[Superstructure], Superstructure | None]:
     """Add the translations that nothing speaks against, or no more than crystals are forgiven."""
     dropped: list[Superstructure] = []
     while True:
@@ -348,10 +359,12 @@ def _finer(
         ]
         if not absent:
             weakest = min((test for test, _ in tests), key=lambda test: test.displacement, default=None)
-            return basis, waves, dropped, weakest
+            return waves, dropped, weakest
         test, h = min(absent, key=lambda entry: entry[0].displacement)
-        dropped.append(test)
         finer = _reduced(np.array([test.translation, basis[1] if h else basis[0]]))
+        if np.hypot(*finer[0]) < 0.7 / finest:
+            raise NoLattice
+        dropped.append(test)
         reciprocal = np.linalg.inv(finer).T
         waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
 
@@ -429,13 +442,16 @@ def _generators(prime: int) -> list[tuple[int, int]]:
     return [(1, k) for k in range(prime)] + [(0, 1)]
 
 
-def _explained(view: View, power: Array, left: Array, noise: Array, finest: float) -> float:
-    """Return the share of the power above the noise that the waves of the lattice take away."""
+def _explained(
+    view: View, power: Array, noise: Array, left: Array, finest: float, count: int
+) -> float:
+    """Return the share of the waves that an image shows which those of the lattice, `count`, take away."""
     inside = (view.q < finest) & (view.q > NEAR / min(view.shape))
-    level = _level(view)
-    before = float(power[inside & (power > level * noise)].sum())
-    after = float(left[inside & (left > level * noise)].sum())
-    return float(np.clip(1 - after / before, 0, 1)) if before > 0 else 0.0
+    seen = inside & (power > _level(view) * noise)
+    # Waves at any places would take away as much as the share of the spectrum that the window spreads them over.
+    free = min(0.9, count * _BINS / max(1, int(inside.sum())))
+    rest = float(left[seen].sum()) / float(power[seen].sum()) if seen.any() else 1.0
+    return float(np.clip(1 - rest / (1 - free), 0, 1))
 
 
 def _reduced(basis: Array) -> Array:
