@@ -174,7 +174,7 @@ class Waves:
         return np.asarray(rows.T @ columns, dtype=float)
 
 
-def line_offsets(view: View, waves: Waves, image: Array) -> tuple[Array, float]:
+def line_offsets(waves: Waves, image: Array) -> tuple[Array, float]:
     """Return how far each line of an image is shifted along x against its waves, in pixels, and the rms.
 
     Least squares on a line, ``offset = sum (image - waves) slope / sum slope²`` with the slope of the waves;

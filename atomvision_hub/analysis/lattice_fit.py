@@ -34,7 +34,7 @@ TOLERANCE = 0.05
 #: The same for images without pixel size, relative to the sum of the two shortest vectors.
 RELATIVE_TOLERANCE = 0.006
 #: Distortion (relative, root mean square) of scanned images: the drift of the preset ``typical``.
-DISTORTION = 0.01
+DISTORTION = 0.008
 #: Score below which an image shows no lattice.
 MIN_SCORE = 0.5
 
@@ -167,14 +167,16 @@ def fit_lattice(
     scale = np.array((1.0, 1.0) if size is None else size[::-1])
     allowed = TOLERANCE if tolerance is None and size is not None else tolerance
     middle = _middle(grey)
-    found = find_lattice(middle, None if allowed is None else allowed / float(scale.mean()))
+    found = find_lattice(
+        middle, None if allowed is None else allowed / float(scale.mean()), _rounding(middle)
+    )
     if found is None or found.explained < min_score:
         return _none(found.explained if found else 0.0, distortion, size)
     vectors = found.basis * scale
     if allowed is None:
         allowed = RELATIVE_TOLERANCE * float(np.hypot(*vectors.T).sum())
     if distortion is None:
-        distortion = DISTORTION if found.white > 4 * _rounding(middle) else 0.0
+        distortion = DISTORTION if found.scanned else 0.0
     covariance_px = found.covariance
     covariance = covariance_px * np.outer(*[np.tile(scale, 2)] * 2) + _distorted(vectors, distortion)
     probabilities = class_probabilities(vectors, covariance, allowed)

@@ -28,10 +28,14 @@ _FALSE_ALARMS = 1e-3  # images of noise in which a wave is seen
 _WHOLE = 3e-6  # part of the power of all waves that may lie beyond the finest one that counts
 _DISTORTED = 4.0  # by how much (natural logarithm) a wave in the residual must be clearer than in the image
 _UNSURE_NOISE = 1.2  # of many waves the noise must be so many times stronger than it was measured
-_SURE = 12.0  # minus the natural logarithm of the chance at which a superstructure counts as seen
+_SURE = 10.0  # minus the natural logarithm of the chance at which a superstructure counts as seen
+_NOISY = 4.0  # variance of noise over that of rounding
 _JITTER = 0.02  # px; lines that are straighter are left alone
 _THRESHOLDS = (0.25, 0.1, 0.03, 0.01, 0.003)
 _FRINGES = 3e-5  # power across fringes, relative to theirs, that rounding of grey levels makes
+_PEAKS = 8
+_ENOUGH = 0.97  # share of the waves that a lattice takes away, above which no other guess is tried
+_MOST_GUESSES = 3
 _MOST_STEPS = 6
 _PRIMES = (2, 3, 5, 7)
 _SMALL = 0.2  # displacements, relative to the finest period, that may be forgiven
@@ -90,8 +94,8 @@ class Found:
         Amplitudes.
     noise
         Expected power of the noise at them.
-    white
-        Variance of the noise, per pixel, in the square of the image's unit.
+    scanned
+        Whether the image has more noise than the rounding of its grey levels.
     jitter
         Root mean square offset of the scan lines along x, in pixels; they were moved back.
     """
@@ -103,11 +107,11 @@ class Found:
     dropped: tuple[Superstructure, ...]
     waves: Waves
     noise: Array
-    white: float
+    scanned: bool
     jitter: float
 
 
-def find_lattice(image: Array, tolerance: float | None) -> Found | None:
+def find_lattice(image: Array, tolerance: float | None, rounding: float = 0.0) -> Found | None:
     """Return the lattice on which an image repeats, ``None`` where nothing repeats.
 
     Parameters
@@ -116,58 +120,92 @@ def find_lattice(image: Array, tolerance: float | None) -> Found | None:
         Grey levels [row, column], finite.
     tolerance
         Displacement, in pixels, that breaks no translation.
+    rounding
+        Variance that rounding to grey levels makes. An image without other noise was not scanned, and its lines
+        are straight.
     """
     view = View(image)
     power = view.power(view.image)
     noise = view.noise(power)
+    scanned = _white(view, power) > _NOISY * rounding
     finest = _finest(view, power, noise)
-    basis = None if finest is None else _guess(view, power, noise, finest)
-    if finest is None or basis is None:
-        return None
-    try:
+    best: Found | None = None
+    tried: list[float] = []
+    for basis in [] if finest is None else _guesses(view, power, noise, finest):
+        area = abs(float(np.linalg.det(basis)))
+        if any(abs(area / other - 1) < 0.05 for other in tried):
+            continue
+        tried.append(area)
+        try:
+            found = _from_guess(View(image), power, noise, finest or 0.5, basis, tolerance, scanned)
+        except NoLattice:
+            continue
+        if best is None or found.explained > best.explained:
+            best = found
+        if found.explained > _ENOUGH or len(tried) == _MOST_GUESSES:
+            break
+    return best
+
+
+def _from_guess(
+    view: View,
+    power: Array,
+    noise: Array,
+    finest: float,
+    basis: Array,
+    tolerance: float | None,
+    scanned: bool,
+) -> Found:
+    """Return the lattice that a guess leads to."""
+    recorded, applied, jitter = view.image, np.zeros(view.shape[0]), 0.0
+    for _ in range(_MOST_STEPS):
         fit = refine(view, np.linalg.inv(basis).T, finest, power, noise)
-        offsets, jitter = line_offsets(view, fit.waves, view.image)
-        if jitter > _JITTER:
-            waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
-            view.image = view.image - moved_lines(waves, offsets)
+        waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
+        if scanned:
+            offsets, jitter = line_offsets(waves, recorded)
+        # A superstructure that is not yet known looks like offsets; they go when it is.
+        if jitter <= _JITTER:
+            offsets, jitter = np.zeros(view.shape[0]), 0.0
+        if np.abs(offsets - applied).max() > _JITTER:
+            applied = offsets
+            view.image = recorded - moved_lines(waves, offsets)
             power = view.power(view.image)
             noise = view.noise(power)
             finest = max(finest, _finest(view, power, noise) or 0.0)
             fit = refine(view, fit.reciprocal, finest, power, noise)
-        for _ in range(_MOST_STEPS):
             waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
-            left = view.image - waves.image()
-            left_power = view.power(left)
-            left_noise = view.noise(left_power)
-            coarser = _coarser(view, np.linalg.inv(fit.reciprocal).T, left, left_power, left_noise, finest)
-            if coarser is None:
-                break
-            fit = refine(view, np.linalg.inv(coarser).T, finest, power, noise)
-        least = np.maximum(
-            _level(view) * view.at(waves.frequencies, left_noise), _FRINGES * waves.power.max()
-        )
-        seen = waves.indices[waves.power > least]
-        if np.linalg.det(seen.T @ seen) < 0.5:  # whole numbers: all waves on one line
-            return None
-        count = len(waves.indices)
-        waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
-        if dropped:
-            fit = refine(view, waves.reciprocal, finest, power, noise)
-    except NoLattice:
-        return None
+        left = view.image - waves.image()
+        left_power = view.power(left)
+        left_noise = view.noise(left_power)
+        coarser = _coarser(view, np.linalg.inv(fit.reciprocal).T, left, left_power, left_noise, finest)
+        if coarser is None:
+            break
+        basis = coarser
+    least = np.maximum(_level(view) * view.at(waves.frequencies, left_noise), _FRINGES * waves.power.max())
+    seen = waves.indices[waves.power > least]
+    if np.linalg.det(seen.T @ seen) < 0.5:  # whole numbers: all waves on one line
+        raise NoLattice
+    explained = _explained(view, power, noise, left_power, finest, len(waves.indices))
+    waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
+    if dropped:
+        fit = refine(view, waves.reciprocal, finest, power, noise)
     basis, covariance = _reduced_with(np.linalg.inv(fit.reciprocal).T, fit.covariance)
-    white = float(np.median(left_power)) / math.log(2) / view.white
     return Found(
         basis=basis,
         covariance=covariance,
-        explained=_explained(view, power, noise, left_power, finest, count),
+        explained=explained,
         weakest=weakest,
         dropped=tuple(dropped),
         waves=waves,
         noise=view.at(waves.frequencies, left_noise),
-        white=white,
+        scanned=scanned,
         jitter=jitter,
     )
+
+
+def _white(view: View, power: Array) -> float:
+    """Return the variance of white noise, per pixel: waves fill a small part of the spectrum."""
+    return float(np.median(power)) / math.log(2) / view.white
 
 
 def _level(view: View) -> float:
@@ -187,8 +225,8 @@ def _finest(view: View, power: Array, noise: Array) -> float | None:
     return float(min(0.5, edge + 1.5 / min(view.shape)))
 
 
-def _guess(view: View, power: Array, noise: Array, finest: float) -> Array | None:
-    """Return the finest lattice of shifts with high self-correlation that holds the waves of the image."""
+def _guesses(view: View, power: Array, noise: Array, finest: float) -> list[Array]:
+    """Return lattices of shifts with high self-correlation: first the finest that holds the image's waves."""
     step = max(1, int(0.25 / finest))
     rows, columns = (n // step for n in view.shape)
     small = view.image[: rows * step, : columns * step].astype(np.float32)
@@ -198,15 +236,18 @@ def _guess(view: View, power: Array, noise: Array, finest: float) -> Array | Non
     long = np.hypot(*shifts.T) > 0.7 / finest
     shifts, heights = shifts[long], heights[long]
     if len(shifts) < 2 or heights[0] <= 0:
-        return None
-    found = []
+        return []
+    found: list[tuple[float, Array]] = []
     for count in sorted({max(3, int((heights > (1 - part) * heights[0]).sum())) for part in _THRESHOLDS}):
         basis = _shortest(shifts[:count])
         if basis is not None and np.hypot(*basis[1]) * _FEWEST_PERIODS < max(view.shape):
             found.append((_captured(view, power, noise, finest, basis), basis))
     best = max((share for share, _ in found), default=0.0)
-    good = [basis for share, basis in found if share >= 0.97 * best]
-    return min(good, key=lambda basis: abs(float(np.linalg.det(basis))), default=None)
+
+    def rank(entry: tuple[float, Array]) -> tuple[bool, float]:
+        return entry[0] < 0.97 * best, abs(float(np.linalg.det(entry[1])))
+
+    return [basis for _, basis in sorted(found, key=rank)]
 
 
 def _shortest(shifts: Array) -> Array | None:
@@ -234,10 +275,7 @@ def _captured(view: View, power: Array, noise: Array, finest: float, basis: Arra
     row, column = np.nonzero(
         (power > _level(view) * noise) & (view.q > NEAR / min(view.shape)) & (view.q < finest)
     )
-    places = np.stack([view.qx[column], view.qy[row]], axis=1)
-    index = places @ basis.T
-    away = (index - np.rint(index)) @ np.linalg.inv(basis).T
-    near = np.abs(away * view.shape[::-1]).max(axis=1) < _REACH
+    near = _away(view, np.stack([view.qx[column], view.qy[row]], axis=1), basis) < _REACH
     weights = power[row, column]
     return float(weights[near].sum() / weights.sum()) if len(weights) else 0.0
 
@@ -251,29 +289,46 @@ def _coarser(
 
 
 def _by_peak(view: View, basis: Array, power: Array, noise: Array, finest: float) -> Array | None:
-    """Look for single waves that stand out of what is left."""
+    """Look for single waves that stand out of what is left, and the fractions that explain most of them."""
     reciprocal = np.linalg.inv(basis).T
     size = np.array(view.shape[::-1])
     snr = np.where((view.q < finest) & (view.q > NEAR / min(view.shape)), power / noise, 0.0)
-    for _ in range(6):
+    places, weights = [], []
+    for _ in range(2 * _PEAKS):
         row, column = (int(i) for i in np.unravel_index(int(snr.argmax()), snr.shape))
-        if snr[row, column] < _level(view) + _DISTORTED:
-            return None
+        strength = float(snr[row, column])
+        if strength < _level(view) + _DISTORTED or len(places) == _PEAKS:
+            break
         place = _top(view, power, row, column)
-        index = basis @ place
-        if np.abs((np.rint(index) - index) @ reciprocal * size).max() > 1.2:
-            for n in range(2, 9):
-                whole = np.rint(n * index)
-                if np.abs((whole / n - index) @ reciprocal * size).max() < 0.7:
-                    coarse = _of_reciprocal(
-                        _span([[n, 0], [0, n], whole.astype(int).tolist()]) / n @ reciprocal
-                    )
-                    if np.hypot(*coarse[1]) * _FEWEST_PERIODS < min(view.shape):
-                        return coarse
-                    break
+        if _away(view, place, basis) > 1.2:
+            places.append(place)
+            weights.append(math.log(strength))
         rows = np.arange(row - 2, row + 3) % view.shape[0]
         snr[np.ix_(rows, np.arange(max(0, column - 2), min(column + 3, snr.shape[1])))] = 0
-    return None
+    if not places:
+        return None
+    best, found = np.inf, None
+    index = basis @ places[0]
+    for n in range(2, 9):
+        whole = np.rint(n * index)
+        if np.abs((whole / n - index) @ reciprocal * size).max() > 1.0:
+            continue
+        coarse = _of_reciprocal(_span([[n, 0], [0, n], whole.astype(int).tolist()]) / n @ reciprocal)
+        if np.hypot(*coarse[1]) * _FEWEST_PERIODS > min(view.shape):
+            continue
+        misfits = np.minimum(1, (_away(view, np.array(places), coarse) / 0.5) ** 2)
+        cost = float(np.average(misfits, weights=weights)) + 0.04 * n
+        if cost < best:
+            best, found = cost, coarse
+    return found
+
+
+def _away(view: View, places: Array, basis: Array) -> Array:
+    """Return how far frequencies are from the points of the reciprocal lattice, in bins."""
+    index = places @ basis.T
+    return np.asarray(
+        np.abs((index - np.rint(index)) @ np.linalg.inv(basis).T * view.shape[::-1]).max(axis=-1)
+    )
 
 
 def _top(view: View, power: Array, row: int, column: int) -> Array:
