@@ -284,29 +284,37 @@ def _coarser(
     view: View, basis: Array, left: Array, power: Array, noise: Array, finest: float
 ) -> Array | None:
     """Return a lattice with fewer translations if what is left holds waves at fractions of the reciprocal one."""
-    found = _by_peak(view, basis, power, noise, finest)
-    return _by_all(view, basis, left, noise, finest) if found is None else found
+    peaks = _peaks(view, basis, power, noise, finest)
+    together = _by_all(view, basis, left, noise, finest)
+    if not peaks or (together is not None and _away(view, peaks[0][0], together) < 0.8):
+        return together
+    return _by_peaks(view, basis, peaks)
 
 
-def _by_peak(view: View, basis: Array, power: Array, noise: Array, finest: float) -> Array | None:
-    """Look for single waves that stand out of what is left, and the fractions that explain most of them."""
-    reciprocal = np.linalg.inv(basis).T
-    size = np.array(view.shape[::-1])
+def _peaks(
+    view: View, basis: Array, power: Array, noise: Array, finest: float
+) -> list[tuple[Array, float]]:
+    """Return the waves that stand out of what is left, off the lattice: frequency and clearness, clearest first."""
     snr = np.where((view.q < finest) & (view.q > NEAR / min(view.shape)), power / noise, 0.0)
-    places, weights = [], []
+    found: list[tuple[Array, float]] = []
     for _ in range(2 * _PEAKS):
         row, column = (int(i) for i in np.unravel_index(int(snr.argmax()), snr.shape))
         strength = float(snr[row, column])
-        if strength < _level(view) + _DISTORTED or len(places) == _PEAKS:
+        if strength < _level(view) + _DISTORTED or len(found) == _PEAKS:
             break
         place = _top(view, power, row, column)
         if _away(view, place, basis) > 1.2:
-            places.append(place)
-            weights.append(math.log(strength))
+            found.append((place, math.log(strength)))
         rows = np.arange(row - 2, row + 3) % view.shape[0]
         snr[np.ix_(rows, np.arange(max(0, column - 2), min(column + 3, snr.shape[1])))] = 0
-    if not places:
-        return None
+    return found
+
+
+def _by_peaks(view: View, basis: Array, peaks: list[tuple[Array, float]]) -> Array | None:
+    """Return the cell whose fractions of the reciprocal lattice explain the clearest wave and most others."""
+    reciprocal = np.linalg.inv(basis).T
+    size = np.array(view.shape[::-1])
+    places, weights = np.array([place for place, _ in peaks]), [weight for _, weight in peaks]
     best, found = np.inf, None
     index = basis @ places[0]
     for n in range(2, 9):
@@ -316,7 +324,7 @@ def _by_peak(view: View, basis: Array, power: Array, noise: Array, finest: float
         coarse = _of_reciprocal(_span([[n, 0], [0, n], whole.astype(int).tolist()]) / n @ reciprocal)
         if np.hypot(*coarse[1]) * _FEWEST_PERIODS > min(view.shape):
             continue
-        misfits = np.minimum(1, (_away(view, np.array(places), coarse) / 0.5) ** 2)
+        misfits = np.minimum(1, (_away(view, places, coarse) / 0.5) ** 2)
         cost = float(np.average(misfits, weights=weights)) + 0.04 * n
         if cost < best:
             best, found = cost, coarse
