@@ -10,11 +10,13 @@ as symmetric. What is left is labelled by `structures.lattice.bravais_class` wit
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
+from atomvision_hub.analysis.lattice_symmetry import Asymmetry
 from atomvision_hub.structures.lattice import (
     CENTERED,
     HEXAGONAL,
@@ -32,13 +34,33 @@ PRIOR = {HEXAGONAL: 0.276, SQUARE: 0.165, RECTANGULAR: 0.291, CENTERED: 0.175, O
 # everywhere, excess at zero, and its width. Distorted relatives of symmetric crystals are frequent (same source).
 _SQUARES, _RHOMBS, _OBLIQUES = (1.5, 1.0, 0.03), (1.5, 4.0, 0.02), (2.0, 6.0, 0.03)
 _SECOND = 1.5  # density of oblique lattices along the other condition
+# Label, share, indices of the conditions (see `_conditions`) and symmetry of the content of each kind of lattice.
+_KINDS: tuple[tuple[int, float, list[int], str], ...] = (
+    (HEXAGONAL, 1.0, [1, 2], "threefold"),
+    (SQUARE, 1.0, [0, 1], "fourfold"),
+    (RECTANGULAR, 1.0, [0], "mirror u"),
+    (CENTERED, 0.42, [1], "mirror u-v"),
+    (CENTERED, 0.58, [3], "mirror v-w"),
+    (OBLIQUE, 1.0, [], ""),
+)
+# Symmetries that a content with another one has as often as not.
+_MAYBE = {"threefold": ("mirror u-v", "mirror v-w"), "fourfold": ("mirror u", "mirror u-v")}
+_ASYMMETRIC = 1.5e-3  # asymmetry from which on a content is no longer symmetric
+# Chance that content looks symmetric: where the lattice is so for a reason, and where it only seems to be (nearly
+# symmetric training materials of 2DMatPedia in images of the preset ``typical``, n = 700).
+_SYMMETRIC, _BY_CHANCE = 0.97, 0.1
 #: Relative uncertainty below which conditions are not told apart from exact ones.
 _ROUNDING = 2e-5
 _DRAWS = 24
 _CERTAIN = 5.0  # standard deviations from which on a class is not in doubt
 
 
-def class_probabilities(vectors: Array, covariance: Array, tolerance: float) -> Array:
+def class_probabilities(
+    vectors: Array,
+    covariance: Array,
+    tolerance: float,
+    asymmetry: Mapping[str, Asymmetry | None] | None = None,
+) -> Array:
     """Return the probability of each class, in the order of `LATTICES`.
 
     Parameters
@@ -49,26 +71,22 @@ def class_probabilities(vectors: Array, covariance: Array, tolerance: float) -> 
         Of (ax, ay, bx, by), shape (4, 4), with distortions.
     tolerance
         Distance from a class that `bravais_class` forgives, in the unit of the vectors.
+    asymmetry
+        What `lattice_symmetry.asymmetries` says of the content.
     """
     covariance = covariance + (_ROUNDING * float(np.abs(vectors).max())) ** 2 * np.eye(4)
     flat = vectors.ravel()
     draws = _normal_draws()
     weights, shares = [], []
     miss, slope = _conditions(vectors)
-    for label, part, pick in (
-        (HEXAGONAL, 1.0, [1, 2]),
-        (SQUARE, 1.0, [0, 1]),
-        (RECTANGULAR, 1.0, [0]),
-        (CENTERED, 0.42, [1]),
-        (CENTERED, 0.58, [3]),
-        (OBLIQUE, 1.0, []),
-    ):
+    for label, part, pick, symmetry in _KINDS:
         spread = slope[pick] @ covariance @ slope[pick].T
         inverse = np.linalg.inv(spread)
         gain = covariance @ slope[pick].T @ inverse
         middle, left = flat - gain @ miss[pick], covariance - gain @ slope[pick] @ covariance
         weights.append(
             math.log(PRIOR[label] * part * _density(label, pick, middle.reshape(2, 2)))
+            + _log_content(symmetry, _MAYBE.get(symmetry, ()), asymmetry or {})
             - float(miss[pick] @ inverse @ miss[pick]) / 2
             - math.log(2 * math.pi) * len(pick) / 2
             - float(np.linalg.slogdet(spread)[1]) / 2
@@ -82,6 +100,24 @@ def class_probabilities(vectors: Array, covariance: Array, tolerance: float) -> 
         shares.append(np.bincount(labels, minlength=5) / len(labels))
     total = np.exp(np.array(weights) - max(weights))
     return np.asarray(total @ np.array(shares) / total.sum())
+
+
+def _log_content(own: str, maybe: tuple[str, ...], asymmetry: Mapping[str, Asymmetry | None]) -> float:
+    """Return the logarithm of the chance of the asymmetries that are seen, for content with one symmetry."""
+    total = 0.0
+    for name, seen in asymmetry.items():
+        if seen is None:
+            continue
+        limit = _ASYMMETRIC + 2 * seen.uncertainty
+        symmetric = 1 / (1 + (seen.value / limit) ** 2)
+        # Noise that hides asymmetries makes everything look symmetric.
+        chance = 1 - (1 - _BY_CHANCE) * _ASYMMETRIC / limit
+        if name == own:
+            chance = _SYMMETRIC
+        elif name in maybe:
+            chance = (1 + chance) / 2
+        total += math.log(chance * symmetric + (1 - chance) * (1 - symmetric))
+    return total
 
 
 def _density(label: int, pick: list[int], vectors: Array) -> float:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from atomvision_hub.analysis.errors import AnalysisError
 from atomvision_hub.analysis.lattice_classes import class_probabilities
 from atomvision_hub.analysis.lattice_search import Found, find_lattice
+from atomvision_hub.analysis.lattice_symmetry import asymmetries
 from atomvision_hub.structures.lattice import BravaisFit, bravais_class
 from atomvision_hub.structures.record import LATTICES
 
@@ -182,7 +183,10 @@ def fit_lattice(
         distortion = DISTORTION if found.scanned else 0.0
     covariance_px = found.covariance
     covariance = covariance_px * np.outer(*[np.tile(scale, 2)] * 2) + _distorted(vectors, distortion)
-    probabilities = class_probabilities(vectors, covariance, allowed)
+    waves = found.waves
+    indices = np.rint(waves.frequencies @ found.basis.T).astype(int)
+    asymmetry = asymmetries(indices, waves.frequencies / scale, waves.power, found.noise)
+    probabilities = class_probabilities(vectors, covariance, allowed, asymmetry)
     hidden = HIDDEN[found.scanned]
     probabilities = (1 - hidden) * probabilities + hidden / len(LATTICES)
     label = int(probabilities.argmax())
