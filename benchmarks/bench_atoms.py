@@ -6,7 +6,8 @@
 *Simulated*: images of a `stem2d` dataset as stored (8 bits), then with Poisson noise of 5,000, 500 and 50
 detected electrons per Å². A column counts when its nearest neighbour is at least 1.2 Å away and its peak has
 at least 5 % of the brightest one's; detections on others are neither right nor wrong; a match is within
-0.5 Å; `border_1.2` counts only columns 1.2 Å or more inside the edges. Intervals: 95 %, drawing whole images again.
+0.5 Å; `border_1.2` counts only columns 1.2 Å or more inside the edges. Intervals: 95 %, whole images drawn
+again.
 *Speed*: the same 8-bit images, calls in turn, one thread, processor time. `blob_log` runs as in the reference
 implementation: ``threshold=0, min_sigma=5, max_sigma=8`` (usnistgov/atomvision, atomvision/scripts/
 image_to_graph.py, commit d6391d49, `get_blob_positions`). *Large images*: seconds and columns.

@@ -29,8 +29,11 @@ _REACH = 3.0  # half side of a peak's window in widths of a column: exp(-4.5)
 _TOUCH = 5.0  # widths; farther neighbours do not couple: exp(-6)
 _FAINT = 0.3  # peaks of the sharpened image down to this part of the threshold are tried in the fit
 _STEPS = 6  # most Gauss-Newton steps of a pass
+_CURVED = 0.7  # widths; smoothing before curvature is looked at
+# Standard deviation of the curvature in white noise, in standard errors of a peak's height.
+_CURVED_NOISE = (1 + _CURVED**2) ** 2 / _CURVED**3 / np.sqrt(8)
 _CONVERGED = 0.1  # widths; the last pass ends when nine of ten columns moved no farther
-_GROSS, _FINE = 0.05, 0.01  # relative errors of the width
+_GROSS, _FINE = 0.05, 0.005  # relative errors of the width
 _WIDTHS = (0.5, 2.5)  # smallest and largest width, relative to where the search starts
 _DAMPING = 1e-2  # of the normal equations: two peaks in one place share the light
 _INNER = 8  # steps of conjugate gradients for a step of the fit
@@ -58,8 +61,8 @@ class AtomTable:
     amplitude
         Height of the fitted Gaussian above the background, in grey levels.
     confidence
-        0..1 from amplitude over its standard error in the image's noise, s: ``Phi((s - 8) / 1.5)`` with the
-        normal distribution's Phi. The highest peak of an image of pure noise reaches s = 7 (measured), so a
+        0..1 from amplitude over its standard error in the noise around it, s: ``Phi((s - 9) / 1.5)`` with the
+        normal distribution's Phi. The highest peak of an image of pure noise reaches s = 8.5 (measured), so a
         confidence above one half hardly comes from noise. Without noise it is 1.
     edge
         Whether the centre lies within two radii of the image's edge, where a part of the profile is missing.
@@ -166,42 +169,50 @@ def detect_atoms(
     low, high = float(values.min()), float(values.max())
     span = high - low
     if span <= 1e-6 * max(abs(low), abs(high)):
-        return _table(values, _Fit(values, sigma), 0.0, mask, steps)
+        return _table(values, _Fit(values, sigma), np.zeros(0), mask, steps)
     original, values = values, (values - np.float32(low)) / np.float32(span)
     # Columns many pixels wide are sought and fitted on binned pixels: the same light, a fraction of the work.
     grid = _Grid.of(values, sigma)
-    noise = _noise(values)
+    noise = _Noise.of(values, grid)
     fit = _Fit(grid.image, grid.sigma, refine=not width_known)
     # The floor that noise sets for a peak's height, and that of the image.
-    error = noise / np.sqrt(np.pi * sigma[0] * sigma[1])
+    error = noise.typical / np.sqrt(np.pi * sigma[0] * sigma[1])
     floor = _quantile(grid.image, 0.02)
     sharp = _sharpened(grid.image, grid.sigma, clean=error < 0.002 * float(np.ptp(grid.image)))
     x, y = _maxima(sharp, grid.sigma, floor)
     if len(x):
         height = sharp[_at(x, y)].astype(float) - floor
-        lowest = max(threshold * float(np.percentile(height, 99)), _SNR * error)
+        brightest = float(np.percentile(height, 99))
+        lowest = threshold * brightest
+        # Peaks of noise stand 8 or 9 errors above the darkest pixels; they have no width to tell.
+        fit.refine &= brightest > 16 * error
         # The dark rings of bright neighbours hide faint columns: the fit will tell, not the sharpened image.
-        keep = height > max(_FAINT * lowest, _SNR * error)
+        keep = height > np.maximum(_FAINT * lowest, _SNR * noise.error(x, y))
         fit.add(x[keep], y[keep], height[keep])
-        fit.run()
-        left = _sharpened(fit.rest(), grid.sigma, clean=False)
-        # Faint columns that are still missing lift the background that was fitted.
-        lifted = min(0.0, _quantile(left, 0.02) + 2.5 * error)
-        x, y = _maxima(left, grid.sigma, lifted + 0.7 * lowest)
-        if len(x):
-            fit.add(x, y, left[_at(x, y)].astype(float) - lifted)
+        fit.run(last=not width_known and steps is None)  # a guessed width comes first
+        left = _curved(fit.rest(), grid.sigma)
+        x, y = _maxima(left, grid.sigma, 0.7 * max(lowest, _SNR * error))
+        height = left[_at(x, y)].astype(float)
+        keep = (height > 0.7 * _SNR * noise.error(x, y)) & ~_hollow(sharp, x, y)
+        if keep.any():
+            fit.add(x[keep], y[keep], height[keep])
             fit.run()
-        fit.drop(lowest, _APART)
+        errors = noise.error(fit.x, fit.y)
+        fit.drop(np.maximum(lowest, _SNR * errors), _APART)
         fit.run(last=True)
-        fit.drop(lowest, _MERGED)
+        fit.drop(np.maximum(lowest, _SNR * noise.error(fit.x, fit.y)), _MERGED)
+        # Noise that pixels share, and texture, show in what is left, not in differences of pixels.
+        noise = noise.at_least(_spread(_curved(fit.rest(), grid.sigma)) / _CURVED_NOISE)
+    errors = noise.error(fit.x, fit.y) * span / fit.scale
     fit.x, fit.y = grid.to_pixels(fit.x, fit.y)
     fit.sigma = (sigma[0] * fit.scale, sigma[1] * fit.scale)
     inside = (fit.x >= -0.5) & (fit.x < values.shape[1] - 0.5)
-    fit.keep(inside & (fit.y >= -0.5) & (fit.y < values.shape[0] - 0.5))
+    inside &= (fit.y >= -0.5) & (fit.y < values.shape[0] - 0.5)
+    fit.keep(inside)
     # Binning widens and lowers a Gaussian; its volume stays.
     lowered = np.prod(grid.sigma) * np.prod(grid.bins) / np.prod(sigma)
     fit.height = fit.height * span * float(lowered)
-    return _table(original, fit, noise * span, mask, steps)
+    return _table(original, fit, errors[inside], mask, steps)
 
 
 class _Grid(NamedTuple):
@@ -254,6 +265,42 @@ def _sharpened(
     return result + np.float32(0.5 * _quantile(values, 0.02))
 
 
+def _curved(values: npt.NDArray[np.float32], sigma: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Return the height of the Gaussian that would explain the curvature around each pixel.
+
+    What is not curved within a column, a background that was misjudged or is uneven, does not count.
+    """
+    blur = _CURVED
+    smooth = ndimage.gaussian_filter(values, [blur * side for side in sigma], mode="nearest", truncate=2.5)
+    padded = np.pad(smooth, 1, mode="edge")
+    second = (padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * smooth) * np.float32(sigma[0] ** 2)
+    second += (padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * smooth) * np.float32(sigma[1] ** 2)
+    result: npt.NDArray[np.float32] = np.float32(-0.5 * (1 + blur**2) ** 2) * second
+    return result
+
+
+def _hollow(image: npt.NDArray[np.float32], x: Array, y: Array) -> npt.NDArray[np.bool_]:
+    """Return at which places an image is curved upwards in all directions.
+
+    What a fit leaves in the hollows between columns is a background that is uneven; shoulders of columns are
+    curved downwards along the flank.
+    """
+    step = 2  # about a width of the column, so that noise counts less
+    row, column = (place + step for place in _at(x, y))
+    padded = np.pad(image, step, mode="edge")
+    down = padded[row + step, column] + padded[row - step, column] - 2 * padded[row, column]
+    across = padded[row, column + step] + padded[row, column - step] - 2 * padded[row, column]
+    mixed = padded[row + step, column + step] + padded[row - step, column - step]
+    mixed = 0.25 * (mixed - padded[row + step, column - step] - padded[row - step, column + step])
+    return np.asarray((down + across > 0) & (down * across > mixed * mixed))
+
+
+def _spread(values: npt.NDArray[np.float32]) -> float:
+    """Return a standard deviation that outliers do not change, from a quarter of the pixels."""
+    size = np.abs(values[::2, ::2]).ravel()
+    return float(1.4826 * np.partition(size, size.size // 2)[size.size // 2])
+
+
 def _quantile(values: npt.NDArray[np.float32], share: float) -> float:
     """Return a quantile of every second pixel of every second row: quick, and near enough."""
     part = values[::2, ::2].ravel()
@@ -285,6 +332,7 @@ class _Fit:
         """Fit heights, positions, background and the common width: in one step, the last pass to the end."""
         rows, columns = self.image.shape
         near: _Pairs | None = None
+        before = 0.0
         for _ in range(_STEPS if len(self.x) else 0):
             window = _Window(self)
             error = window.cut(window.rest())
@@ -307,6 +355,10 @@ class _Fit:
                 power = float(self.height[near.i] @ (self.height[near.j] * mutual))
                 growth = float((self.height * (squares - raw[0])).sum())
                 growth /= max(np.pi * self.sigma[0] * self.sigma[1] * power, 1e-12)
+                # Heights follow the width and slow it down: the rest of a geometric series (Aitken 1926).
+                ratio = growth / before if before else 0.0
+                before = growth
+                growth /= 1 - min(max(ratio, 0.0), 0.75)
                 # Missing columns look like width: before the last pass only gross errors count.
                 growth = float(np.clip(growth, -0.1, 0.1)) if last or abs(growth) > _GROSS else 0.0
             safe = np.maximum(self.height, 1e-6)
@@ -376,7 +428,7 @@ class _Fit:
             search = fresh + norm / old * search
         return step.reshape(3, count)
 
-    def drop(self, lowest: float, apart: float) -> None:
+    def drop(self, lowest: Array, apart: float) -> None:
         """Remove peaks below `lowest` and those nearer than `apart` (widths) to a brighter that stays."""
         self.keep(self.height > lowest)
         if len(self.x) < 2:
@@ -532,17 +584,80 @@ def _steps(pixel_size: float | tuple[float, float] | None) -> tuple[float, float
     return float(pair[0]), float(pair[1])
 
 
-def _noise(values: npt.NDArray[np.float32]) -> float:
-    """Return the standard deviation of the noise, from what a smooth image does not have.
+@dataclass(frozen=True)
+class _Noise:
+    """Noise of an image, which may be stronger where it is bright (electrons arrive one by one).
 
-    The median absolute value of second differences across both axes (Immerkaer 1996, doi
-    10.1006/cviu.1996.0060, with a median instead of a mean).
+    Attributes
+    ----------
+    typical
+        Mean standard deviation of a pixel.
+    variance
+        Of a pixel: at level 0, and how it grows with the level.
+    level
+        Smoothed image on binned pixels.
+    area
+        Pixels that a peak's height is averaged over: pi sigma_x sigma_y.
+    least
+        Least standard deviation of a pixel.
     """
-    every = max(1, values.size // 10000)  # so many pixels tell it to one or two per cent
-    inner = values[:-2:every] - 2 * values[1:-1:every] + values[2::every]
-    inner = inner[:, :-2] - 2 * inner[:, 1:-1] + inner[:, 2:]
-    size = np.abs(inner).ravel()
-    return float(1.4826 * np.partition(size, size.size // 2)[size.size // 2] / 6)
+
+    typical: float
+    variance: tuple[float, float]
+    level: npt.NDArray[np.float32]
+    area: float
+    least: float = 0.0
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float32], grid: _Grid) -> _Noise:
+        """Tell the noise from what a smooth image does not have.
+
+        From second differences across both axes (Immerkaer 1996, doi 10.1006/cviu.1996.0060; here from the
+        smaller nine tenths of them), in the darker and in the brighter half.
+        """
+        level = ndimage.gaussian_filter(grid.image, grid.sigma, mode="nearest", truncate=2)
+        every = max(1, values.size // 10000)  # so many pixels tell it to one or two per cent
+        inner = values[:-2:every] - 2 * values[1:-1:every] + values[2::every]
+        inner = np.abs(inner[:, :-2] - 2 * inner[:, 1:-1] + inner[:, 2:])
+        row = np.minimum(np.arange(1, values.shape[0] - 1, every) // grid.bins[0], level.shape[0] - 1)
+        column = np.minimum(np.arange(1, values.shape[1] - 1) // grid.bins[1], level.shape[1] - 1)
+        place = level[row[:, None], column]
+        middle = np.partition(place.ravel(), place.size // 2)[place.size // 2]
+        spread, means = [], []
+        for half in (place < middle, place >= middle):
+            chosen = inner[half] if half.any() else inner.ravel()
+            most = max(1, int(0.9 * len(chosen)))
+            small = np.partition(chosen, most - 1)[:most]
+            # 0.623 of the variance of a normal distribution is left when its largest tenth is cut off.
+            spread.append(float(small @ small) / most / 0.623 / 36)
+            means.append(float(place[half].mean()) if half.any() else float(middle))
+        area = float(np.pi * np.prod(grid.sigma) * np.prod(grid.bins))
+        typical, apart, slope = float(np.sqrt(np.mean(spread))), means[1] - means[0], 0.0
+        # Noise alone has halves too, 0.8 standard errors apart.
+        if apart > max(3 * typical / np.sqrt(area), 1e-6):
+            slope = max(0.0, (spread[1] - spread[0]) / apart)
+        at_zero = spread[0] - slope * means[0] if slope else typical**2
+        return cls(typical, (at_zero, slope), level, area)
+
+    def at_least(self, error: float) -> _Noise:
+        """Return what confidence counts on: noise nowhere below the typical one, nor below `error` of a peak.
+
+        That noise is weaker where it is dark holds for images whose level 0 is known.
+        """
+        typical = max(self.typical, error * np.sqrt(self.area))
+        factor = typical / max(self.typical, 1e-30) if self.typical > 0 else 1.0
+        at_zero, slope = self.variance
+        grown = (at_zero * factor**2, slope * factor**2)
+        return replace(self, typical=typical, variance=grown, least=typical)
+
+    def error(self, x: Array, y: Array) -> Array:
+        """Return the standard errors of the heights of peaks at places of the binned pixels."""
+        row, column = _at(x, y)
+        rows, columns = self.level.shape
+        level = self.level[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)].astype(float)
+        at_zero, slope = self.variance
+        least = max(self.least, 0.5 * self.typical)
+        return np.asarray(np.sqrt(np.maximum(at_zero + slope * level, least**2) / self.area))
 
 
 def _peak_width(values: npt.NDArray[np.float32]) -> float:
@@ -582,15 +697,15 @@ def _at(x: Array, y: Array) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 def _table(
     values: npt.NDArray[np.float32],
     fit: _Fit,
-    noise: float,
+    error: Array,
     mask: npt.NDArray[Any] | None,
     steps: tuple[float, float] | None,
 ) -> AtomTable:
     order = np.lexsort((fit.x, fit.y))
-    x, y, height = fit.x[order], fit.y[order], fit.height[order]
+    x, y, height, error = fit.x[order], fit.y[order], fit.height[order], error[order]
     if mask is not None and len(x):
         inside = np.asarray(mask, dtype=float)[np.rint(y).astype(int), np.rint(x).astype(int)] >= 0.5
-        x, y, height = x[inside], y[inside], height[inside]
+        x, y, height, error = x[inside], y[inside], height[inside], error[inside]
     rows, columns = values.shape
     half = np.sqrt(2 * np.log(2))  # half width at half maximum of a Gaussian, in standard deviations
     reach = [half * side for side in fit.sigma]
@@ -605,9 +720,7 @@ def _table(
     row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
     found = values[row[:, :, None], column[:, None, :]]
     number = near.reshape(len(x), len(v) * len(u)).sum(axis=1, dtype=np.int32)
-    # Standard error of a Gaussian's height in white noise: noise / sqrt(pi sigma_x sigma_y).
-    error = noise / np.sqrt(np.pi * fit.sigma[0] * fit.sigma[1])
-    score = height / error if error > 0 else np.full(len(x), np.inf)
+    score = np.divide(height, error, out=np.full(len(x), np.inf), where=error > 0)
     edge = (x < 2 * reach[1]) | (x > columns - 1 - 2 * reach[1])
     edge |= (y < 2 * reach[0]) | (y > rows - 1 - 2 * reach[0])
     return AtomTable(
@@ -618,7 +731,7 @@ def _table(
         min=np.where(near, found, np.float32(np.inf)).min(axis=(1, 2), initial=np.inf).astype(float),
         mean=np.where(near, found, np.float32(0)).sum(axis=(1, 2), dtype=float) / np.maximum(number, 1),
         amplitude=height.astype(float),
-        confidence=special.ndtr((score - 8) / 1.5),
+        confidence=special.ndtr((score - 9) / 1.5),
         edge=edge,
         shape=(rows, columns),
         pixel_size=steps,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,6 +53,42 @@ def test_a_faint_column_beside_a_bright_one_is_found(height: float) -> None:
     distance = cKDTree(np.stack([found.x, found.y], 1)).query(points)[0]
     assert len(found) == 3
     assert distance.max() < 0.3
+
+
+def test_many_faint_columns_are_not_taken_for_background() -> None:
+    """As oxygen in RuO2: a column of 5.5 % at 1.77 Å from each bright one."""
+    bright = lattice(7, spacing=40.0)
+    bright = bright[bright[:, 1] < 60]
+    points = np.concatenate([bright, bright + np.array([0, 17.7])])
+    heights = np.repeat([1, 0.055], len(bright))
+    found = detect_atoms(columns(points, heights), 0.1)
+    assert len(found) == len(points)
+    assert cKDTree(found.positions()).query(points * 0.1)[0].max() < 0.1
+
+
+def test_shot_noise_under_bright_columns_is_not_taken_for_columns() -> None:
+    points = lattice(2)
+    expected = 0.5 + 30 * columns(points, np.ones(len(points)))
+    for seed in range(3):
+        found = detect_atoms(np.random.default_rng(seed).poisson(expected), 0.1)
+        assert len(found) == len(points)
+        assert cKDTree(points).query(np.stack([found.x, found.y], 1))[0].max() < 1.0
+
+
+def test_columns_closer_than_two_widths_are_one() -> None:
+    points = np.array([[40.0, 48], [48, 48], [80, 48], [92, 48]])  # 1.6 and 2.4 widths apart
+    found = detect_atoms(columns(points, np.array([1, 0.8, 1, 0.8])), 0.1)
+    assert len(found) == 3
+
+
+def test_time_grows_with_the_number_of_columns() -> None:
+    """Ten thousand columns in seconds: nothing of the size of their square is made."""
+    tile = columns(lattice(4), np.ones(len(lattice(4))))
+    image = np.tile(tile, (20, 15))
+    started = time.process_time()
+    found = detect_atoms(image, 0.1)
+    assert len(found) == 300 * len(lattice(4))
+    assert time.process_time() - started < 10
 
 
 def test_grey_levels_and_a_background_change_nothing() -> None:
