@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from atomvision_hub._files import write_text
 from atomvision_hub.errors import UsageError
@@ -73,6 +73,12 @@ class LoopConfig(Section):
     seed: int = Field(0, ge=0)
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     trackers: tuple[Literal["tensorboard", "trackio"], ...] = ()
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no(cls, value: Any) -> Any:
+        # YAML 1.1 reads a bare no as false.
+        return "no" if value is False else value
 
 
 class RunConfig(Section):

@@ -70,6 +70,9 @@ class Segmenter(HubModel):
         What it gets to see of an image; three of them fit pretrained encoders.
     outputs
         How many masks it answers with: one for each of ``known["mask_radii"]`` (Å), or one.
+    stride
+        So many pixels along each side are averaged before the network; its logits, smooth across an outline,
+        are interpolated back. Columns are many pixels wide: 2 costs a quarter.
     known
         Of `HubModel`; ``threshold`` is the probability above which a pixel counts as atom.
 
@@ -90,6 +93,7 @@ class Segmenter(HubModel):
         decoder_channels: Sequence[int] = (128, 80, 40, 16),
         views: Sequence[View] = get_args(View),
         outputs: int = 1,
+        stride: int = 1,
         known: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -99,6 +103,7 @@ class Segmenter(HubModel):
                 "decoder_channels": list(decoder_channels),
                 "views": list(views),
                 "outputs": outputs,
+                "stride": stride,
             },
             known=known,
         )
@@ -110,7 +115,10 @@ class Segmenter(HubModel):
             raise UsageError(f"views must be some of {', '.join(get_args(View))}, not {list(views)}")
         _check_encoder(encoder)
         self.views: tuple[View, ...] = tuple(views)
-        self.multiple = 2**depth
+        if stride not in (1, 2, 4):
+            raise UsageError(f"stride must be 1, 2 or 4, not {stride}")
+        self.stride = stride
+        self.multiple = stride * 2**depth
         with warnings.catch_warnings():
             # Names of smp's own copies of timm's networks are deprecated there, but still right.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -157,7 +165,14 @@ class Segmenter(HubModel):
         below, right = -rows % self.multiple, -columns % self.multiple
         if below or right:
             seen = torch.nn.functional.pad(seen, (0, right, 0, below), mode="replicate")
-        logits: Tensor = self.network(seen)[:, :, :rows, :columns]
+        if self.stride > 1:
+            seen = torch.nn.functional.avg_pool2d(seen, self.stride)
+        logits: Tensor = self.network(seen)
+        if self.stride > 1:
+            logits = torch.nn.functional.interpolate(
+                logits, scale_factor=float(self.stride), mode="bilinear", align_corners=False
+            )
+        logits = logits[:, :, :rows, :columns]
         return logits if every else logits[:, :1]
 
     @torch.no_grad()

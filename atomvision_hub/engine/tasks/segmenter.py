@@ -61,7 +61,7 @@ class SegmenterModel(Section):
 
     Parameters
     ----------
-    encoder, depth, decoder_channels, views
+    encoder, depth, decoder_channels, views, stride
         As of `models.segmenter.Segmenter`.
     encoder_weights
         ``imagenet`` (published ones, from the network), a safetensors file, or null for a start from scratch.
@@ -71,6 +71,7 @@ class SegmenterModel(Section):
     depth: int = Field(4, ge=3, le=5)
     decoder_channels: tuple[int, ...] = (128, 80, 40, 16)
     views: tuple[View, ...] = get_args(View)
+    stride: Literal[1, 2, 4] = 1
     encoder_weights: str | None = None
 
 
