@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -16,15 +17,16 @@ Integers = npt.NDArray[np.int64]
 #: Bins around the origin that hold slow changes, not waves; a wave keeps this distance from others too.
 NEAR = 2.5
 
+_RING = 4  # bins
 _COUPLED = 1e-4  # side lobes of the window below this do not couple waves
 #: One of each pair of a wave's neighbours, as steps of its indices.
 _NEIGHBOURS = np.array([(0, 1), (0, 2), *((i, j) for i in (1, 2) for j in range(-2, 3))])
 _STRONGEST = 40  # waves whose places refine the lattice
 _LOST = 4.0  # bins that a wave may move from where it was guessed
-_DONE = 2e-5  # bins by which the strongest waves still move
+_MOST_STEPS = 6
 
 
-class NoLattice(ArithmeticError):
+class NoLatticeError(ArithmeticError):
     """What was taken for a lattice is none: its waves run away when they are fitted."""
 
 
@@ -79,14 +81,14 @@ class View:
         )
 
     def power(self, image: Array, finer: int = 1) -> Array:
-        """Return the power spectrum of an image of this shape, [row, column >= 0], in `finer` times the bins."""
+        """Return the power spectrum of an image of this shape, [row, column >= 0], `finer` times as fine."""
         shape = (finer * self.shape[0], finer * self.shape[1])
         # Single precision: its rounding is 1e-7 of the whole image's power, spread over all bins.
         values = fft.rfft2(image.astype(np.float32) * self._window, shape)
         return np.asarray(values.real**2 + values.imag**2, dtype=float)
 
-    def noise(self, power: Array) -> Array:
-        """Return the expected power of what is no wave, bin by bin.
+    def noise(self, power: Array, least: float = 0.0) -> Array:
+        """Return the expected power of what is no wave, bin by bin; white noise of variance `least` at least.
 
         From the median of rings, and of all bins of one column frequency: jitter of scan lines smears waves
         along the columns of the image and so along the columns of its spectrum.
@@ -95,7 +97,7 @@ class View:
         parts = np.split(power.ravel()[order], ends)
         rings = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts])
         columns = np.partition(power, len(power) // 2, axis=0)[len(power) // 2]
-        return np.asarray(np.maximum(rings[ring], columns) / np.log(2))
+        return np.asarray(np.maximum(np.maximum(rings[ring], columns) / np.log(2), least * self.white))
 
     def at(self, frequencies: Array, spectrum: Array, finer: int = 1) -> Array:
         """Return the values of a power or noise spectrum at the bins nearest to frequencies."""
@@ -124,8 +126,10 @@ class View:
         left, right = rows * self._wy, columns * self._wx
         lines = _lines(image, np.concatenate([left, left * self.y]))
         plain, by_y = lines[: len(left)], lines[len(left) :]
-        sums = [np.einsum("ij,ij->i", *pair) for pair in ((plain, right), (plain, right * self.x), (by_y, right))]
-        return sums[0] / self._weight, np.stack(sums[1:], axis=1) / self._weight
+        sums = [
+            np.einsum("ij,ij->i", *pair) for pair in ((plain, right), (plain, right * self.x), (by_y, right))
+        ]
+        return np.asarray(sums[0] / self._weight), np.asarray(np.stack(sums[1:], axis=1) / self._weight)
 
     def transform(self, frequencies: Array) -> Array:
         """Return the transform of the window, 1 at zero."""
@@ -189,16 +193,18 @@ def line_offsets(waves: Waves, image: Array) -> tuple[Array, float]:
     ).image()
     left = image - waves.image()
     strength = (slope**2).sum(axis=1)
-    offsets = (left * slope).sum(axis=1) / np.maximum(strength, 1e-12 * strength.max())
-    # What is left of a line when it is moved back is noise.
-    variance = ((left - offsets[:, None] * slope) ** 2).mean(axis=1) / np.maximum(
-        strength, 1e-12 * strength.max()
-    )
+    strength = np.maximum(strength, 1e-12 * strength.max(initial=1e-300))
+    offsets = (left * slope).sum(axis=1) / strength
+    # What is left of a line when it is moved back is noise, stronger where the line is brighter.
+    noise = left - offsets[:, None] * slope
+    variance = ((noise * slope) ** 2).sum(axis=1) / strength**2
+    variance = np.maximum(variance, 1e-12)
     weights = 1 / variance
     spread = float((weights * (offsets**2 - variance)).sum() / weights.sum())
-    if spread <= 0:
+    # Lines that are straight have a spread by chance.
+    if spread <= 4 * math.sqrt(2 / len(offsets)) * len(offsets) / float(weights.sum()):
         return np.zeros(len(offsets)), 0.0
-    return np.asarray(offsets * spread / (spread + variance)), float(np.sqrt(spread))
+    return np.asarray(offsets * spread / (spread + variance)), math.sqrt(spread)
 
 
 def moved_lines(waves: Waves, offsets: Array) -> Array:
@@ -256,8 +262,8 @@ class Refined:
     reciprocal
         Basis as rows (x, y), in cycles per pixel.
     covariance
-        Of the direct basis (ax, ay, bx, by), px², shape (4, 4): from the noise, and from how much more than by
-        noise the waves stray from the lattice (Birge ratio).
+        Of the direct basis (ax, ay, bx, by), px², shape (4, 4): from the noise, and from how much more than
+        by noise the waves stray from the lattice (Birge ratio).
     waves
         The strongest waves.
     """
@@ -268,7 +274,7 @@ class Refined:
 
 
 def refine(
-    view: View, reciprocal: Array, finest: float, power: Array, noise: Array, steps: int = 6
+    view: View, reciprocal: Array, finest: float, power: Array, noise: Array, *, done: float = 2e-5
 ) -> Refined:
     """Return the reciprocal lattice that fits best.
 
@@ -284,19 +290,21 @@ def refine(
         Largest frequency, cycles per pixel.
     power, noise
         Spectra of the image.
+    done
+        Bins by which waves still move when the lattice is found.
 
     Raises
     ------
-    NoLattice
+    NoLatticeError
         When a wave leaves its place, or the waves do not tell two directions.
     """
     start, size = reciprocal, np.array(view.shape[::-1])
     indices = half_indices(reciprocal, finest)
     indices = indices[np.argsort(-view.at(indices @ reciprocal, power))[:_STRONGEST]]
     if len(indices) < 2:
-        raise NoLattice
+        raise NoLatticeError
     waves = fit_waves(view, reciprocal, indices)
-    for _ in range(steps):
+    for _ in range(_MOST_STEPS):
         more, moments = view.moments(view.image - waves.image(), waves.rows, waves.columns)
         amplitudes = waves.amplitudes + _uncoupled(view, reciprocal, indices, more)
         waves = replace(waves, amplitudes=amplitudes)
@@ -310,14 +318,14 @@ def refine(
         normal = np.stack([h.T @ (h / variances[:, axis, None]) for axis in (0, 1)])
         right = np.stack([h.T @ (offsets[:, axis] / variances[:, axis]) for axis in (0, 1)])
         if (np.linalg.det(normal) <= 1e-9 * normal[:, 0, 0] * normal[:, 1, 1]).any():
-            raise NoLattice
+            raise NoLatticeError
         change = np.linalg.solve(normal, right[:, :, None])[:, :, 0].T
         reciprocal = reciprocal + change
         if np.abs(indices @ (reciprocal - start) * size).max() > _LOST:
-            raise NoLattice
+            raise NoLatticeError
         waves = Waves(reciprocal, indices, amplitudes, *view.waves(reciprocal, indices))
         moved = np.abs(indices @ change).max() * max(view.shape)
-        if moved < _DONE:
+        if moved < done:
             break
     left = offsets - h @ change
     freedom = max(1, 2 * len(h) - 4)
@@ -348,9 +356,8 @@ def _frequencies(shape: tuple[int, int]) -> tuple[Array, Array, Array]:
 @cache
 def _rings(shape: tuple[int, int]) -> tuple[Integers, Integers, Integers]:
     """Return the ring of every bin, the bins in the order of their rings, and where each ring ends."""
-    ring = np.minimum(_frequencies(shape)[2] * min(shape) / 3, min(shape) // 6).astype(int)
+    ring = np.minimum(_frequencies(shape)[2] * min(shape) / _RING, min(shape) / (2 * _RING)).astype(int)
     counts = np.bincount(ring.ravel())
-    # Rings without a bin cannot be: they are three bins wide.
     return ring, np.argsort(ring, axis=None, kind="stable"), np.cumsum(counts)[:-1]
 
 

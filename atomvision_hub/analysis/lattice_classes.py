@@ -1,10 +1,11 @@
 """How probable each Bravais class is, given measured lattice vectors and how far they may be off.
 
 A crystal is either exactly symmetric or of any shape. For each symmetry the measured vectors miss one or two
-conditions (the cosine of an angle, the logarithm of a ratio of lengths); their covariance, from noise and from
-distortions of the scan, says how likely that miss is. A lattice of any shape meets the conditions by accident
-with the density of such shapes, about one per unit: so the smaller the uncertainty, the less a near miss counts
-as symmetric. What is left is labelled by `structures.lattice.bravais_class` with its tolerance, as crystals are.
+conditions (the cosine of an angle, the logarithm of a ratio of lengths); their covariance, from noise and
+from distortions of the scan, says how likely that miss is. A lattice of any shape meets the conditions by
+accident with the density of such shapes, a few per unit: so the smaller the uncertainty, the less a near miss
+counts as symmetric. What is left is labelled by `structures.lattice.bravais_class` with its tolerance, as
+crystals are. The symmetry of what repeats has its say too (`lattice_symmetry`).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ Array = npt.NDArray[np.float64]
 
 #: Shares of the classes among two-dimensional materials (training part of 2DMatPedia, n = 3,148).
 PRIOR = {HEXAGONAL: 0.276, SQUARE: 0.165, RECTANGULAR: 0.291, CENTERED: 0.175, OBLIQUE: 0.093}
-# Density of the shapes of less symmetric lattices per unit of a condition, by how nearly the condition is met:
-# everywhere, excess at zero, and its width. Distorted relatives of symmetric crystals are frequent (same source).
+# Density of the shapes of less symmetric lattices per unit of a condition, by how nearly it is met: base,
+# excess at zero, and its width. Distorted relatives of symmetric crystals are frequent (same source).
 _SQUARES, _RHOMBS, _OBLIQUES = (1.5, 1.0, 0.03), (1.5, 4.0, 0.02), (2.0, 6.0, 0.03)
 _SECOND = 1.5  # density of oblique lattices along the other condition
-# Label, share, indices of the conditions (see `_conditions`) and symmetry of the content of each kind of lattice.
+# Label, share, indices of the conditions (see `_conditions`) and symmetry of content of each kind of lattice.
 _KINDS: tuple[tuple[int, float, list[int], str], ...] = (
     (HEXAGONAL, 1.0, [1, 2], "threefold"),
     (SQUARE, 1.0, [0, 1], "fourfold"),
@@ -45,13 +46,13 @@ _KINDS: tuple[tuple[int, float, list[int], str], ...] = (
 )
 # Symmetries that a content with another one has as often as not.
 _MAYBE = {"threefold": ("mirror u-v", "mirror v-w"), "fourfold": ("mirror u", "mirror u-v")}
-_ASYMMETRIC = 1.5e-3  # asymmetry from which on a content is no longer symmetric
-# Chance that content looks symmetric: where the lattice is so for a reason, and where it only seems to be (nearly
-# symmetric training materials of 2DMatPedia in images of the preset ``typical``, n = 700).
+_ASYMMETRIC = 5e-4  # asymmetry from which on a content is no longer symmetric
+# Chance that content looks symmetric: where the lattice is so for a reason, and where it only seems to be
+# (nearly symmetric training materials of 2DMatPedia in images of the preset ``typical``, n = 762).
 _SYMMETRIC, _BY_CHANCE = 0.97, 0.1
 #: Relative uncertainty below which conditions are not told apart from exact ones.
 _ROUNDING = 2e-5
-_DRAWS = 24
+_DRAWS = 16
 _CERTAIN = 5.0  # standard deviations from which on a class is not in doubt
 
 

@@ -1,15 +1,18 @@
 """The plane lattice of an image, from nothing but the image: vectors, class, cell, and how sure they are.
 
 1. Shifts that repeat the image: maxima of its self-correlation over the overlap (`self_correlation`).
-2. The lattice of the shortest ones, refined on all periods in view: squared difference between the image and a
-   sum of waves on the reciprocal lattice, whose frequencies are four free numbers (`harmonics`).
-3. What that sum leaves is searched for waves at fractions of the reciprocal lattice, one by one and all waves of
-   a doubled or tripled cell together, against the noise beside them: superstructures of light atoms or small
-   shifts, cells that looked smaller than they are (`lattice_search`).
-4. Translations that the lattice lacks but that no wave forbids are added: cells that looked larger.
-5. The class, with what noise and scan distortion leave open (`lattice_classes`).
+2. The lattice of the shortest ones, refined on all periods in view: squared difference between the image and
+   a sum of waves on the reciprocal lattice, whose frequencies are four free numbers (`harmonics`). Scan lines
+   that jitter are moved back against that sum.
+3. What the sum leaves is searched for waves at fractions of the reciprocal lattice, one by one and all waves
+   of a doubled or tripled cell together, against the noise beside them: superstructures of light atoms or
+   small shifts, cells that looked smaller than they are (`lattice_search`).
+4. Translations that the lattice lacks but that no wave forbids are added (cells that looked larger), and
+   those that only displacements within the tolerance of crystal labels forbid.
+5. The class, with what noise and scan distortion leave open, and with the symmetry of what repeats
+   (`lattice_classes`, `lattice_symmetry`).
 
-Noise is measured in the image's own spectrum, so that nothing depends on its units or on the dose.
+Noise is measured in the image's own spectrum, so that nothing depends on units or on the dose.
 """
 
 from __future__ import annotations
@@ -23,29 +26,27 @@ import numpy.typing as npt
 
 from atomvision_hub.analysis.errors import AnalysisError
 from atomvision_hub.analysis.lattice_classes import class_probabilities
-from atomvision_hub.analysis.lattice_search import Found, find_lattice
+from atomvision_hub.analysis.lattice_search import RELATIVE_TOLERANCE, Found, find_lattice
 from atomvision_hub.analysis.lattice_symmetry import asymmetries
-from atomvision_hub.structures.lattice import BravaisFit, bravais_class
+from atomvision_hub.structures.lattice import CENTERED, bravais_class, reduce_basis
 from atomvision_hub.structures.record import LATTICES
 
 Array = npt.NDArray[np.float64]
 
 #: Distance in Å that crystals are forgiven, as in `structures.classify_lattice`.
 TOLERANCE = 0.05
-#: The same for images without pixel size, relative to the sum of the two shortest vectors.
-RELATIVE_TOLERANCE = 0.006
 #: Distortion (relative, root mean square) of scanned images: the drift of the preset ``typical``.
-DISTORTION = 0.008
-#: Share of images whose lattice has a superstructure that is not seen, or none where one is seen: without noise
-#: and with that of the preset ``typical`` (training materials).
-HIDDEN = (0.005, 0.03)
+DISTORTION = 0.01
+#: Share of images whose superstructure is not seen, or that are said to have one they do not have: without
+#: noise, and with that of the preset ``typical`` (training materials of 2DMatPedia).
+HIDDEN = (0.005, 0.02)
 #: Score below which an image shows no lattice.
-MIN_SCORE = 0.5
+MIN_SCORE = 0.8
 
 _MOST_PIXELS = 2**20  # the middle of a larger image tells the lattice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LatticeFit:
     """The lattice of an image, see `fit_lattice`.
 
@@ -55,13 +56,13 @@ class LatticeFit:
     Parameters
     ----------
     lattice
-        Most probable Bravais class, one of `structures.LATTICES`; ``None`` where the image shows no lattice, and
-        then all that follows is ``None`` or empty.
+        Most probable Bravais class, one of `structures.LATTICES`; ``None`` where the image shows no lattice,
+        and then all other fields but `score`, `distortion` and `pixel_size` are ``None`` or empty.
     probabilities
         Of the five classes, in the order of `structures.LATTICES`.
     a, b, gamma
-        Conventional cell of that class: edges, a <= b, and angle in degrees, at least 90, as measured (not made
-        symmetric).
+        Conventional cell of that class: edges, a <= b, and angle in degrees, at least 90, as measured (not
+        made symmetric).
     a_error, b_error, gamma_error
         Their standard errors.
     vectors
@@ -71,40 +72,47 @@ class LatticeFit:
     vectors_px, covariance_px
         The same in pixels, the covariance of noise alone.
     margin
-        Smallest change |da| + |db| of the vectors that changes the class; 0 where only a distortion makes the
-        vectors fit it.
+        No change of the vectors |da| + |db| below it changes the class, see `structures.lattice`; 0 where
+        only a distortion makes the vectors fit the class.
     alternatives
-        The other classes with their distances, nearest first, as `BravaisFit.alternatives`.
+        The other classes with their distances, nearest first.
     score
-        0 to 1: how sure it is that there is a lattice; the share of the image's signal that repeats on it.
+        0 to 1: the share of the image's waves that the lattice explains, less what any lattice would.
     periods
         How many times the two vectors fit into the view along their directions.
     tolerance
         Distance from a class that was forgiven.
     distortion
         Relative distortion that was assumed.
+    jitter
+        Root mean square offset of the scan lines along x; 0 where they are straight.
+    asymmetry
+        For symmetries that the lattice may have, how much waves differ that it makes equal (0 to 1), see
+        `lattice_symmetry.OPERATIONS`.
     pixel_size
         Å/px (row, column); ``None`` where the image is not calibrated.
     """
 
-    lattice: str | None
-    probabilities: tuple[float, ...]
-    a: float | None
-    b: float | None
-    gamma: float | None
-    a_error: float | None
-    b_error: float | None
-    gamma_error: float | None
-    vectors: Array | None
-    covariance: Array | None
-    vectors_px: Array | None
-    covariance_px: Array | None
-    margin: float | None
-    alternatives: tuple[tuple[str, float], ...]
+    lattice: str | None = None
+    probabilities: tuple[float, ...] = ()
+    a: float | None = None
+    b: float | None = None
+    gamma: float | None = None
+    a_error: float | None = None
+    b_error: float | None = None
+    gamma_error: float | None = None
+    vectors: Array | None = None
+    covariance: Array | None = None
+    vectors_px: Array | None = None
+    covariance_px: Array | None = None
+    margin: float | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
     score: float
-    periods: tuple[float, float] | None
-    tolerance: float | None
+    periods: tuple[float, float] | None = None
+    tolerance: float | None = None
     distortion: float
+    jitter: float | None = None
+    asymmetry: tuple[tuple[str, float], ...] = ()
     pixel_size: tuple[float, float] | None
 
     @property
@@ -120,6 +128,7 @@ class LatticeFit:
         }
         values["probabilities"] = dict(zip(LATTICES, self.probabilities, strict=False))
         values["alternatives"] = dict(self.alternatives)
+        values["asymmetry"] = dict(self.asymmetry)
         return {"unit": self.unit} | values
 
 
@@ -137,16 +146,17 @@ def fit_lattice(
     ----------
     image
         Grey levels [row, column], at least 16 pixels a side; pixels that are not finite count as the mean.
-        Three periods of the lattice should be in view.
+        Three periods of the lattice should be in view. Of images beyond 1024 x 1024 pixels the middle counts.
     pixel_size
         Å/px, one number or (row, column); ``None`` gives lengths in pixels.
     tolerance
-        Distance from a class that is forgiven, in Å (px without calibration); displacements of columns that are
-        this small make no superstructure. By default 0.05 Å, as crystals are labelled; without calibration 0.6 %
-        of the two shortest vectors.
+        Distance from a class that is forgiven, in Å (px without calibration); displacements of columns that
+        are this small make no superstructure. By default 0.05 Å, as crystals are labelled; without
+        calibration 0.6 % of the sum of the two shortest vectors.
     distortion
-        Relative root mean square distortion of the scan (drift moves and shears the lattice along the rows'
-        direction). By default 0.01, and 0 where the image has no noise but the rounding of its grey levels.
+        Relative root mean square distortion of the scan (drift shears and stretches the lattice along the
+        rows' direction). By default 0.01, and 0 where the image has no noise but the rounding of its grey
+        levels.
     min_score
         Score below which the answer is that there is no lattice.
 
@@ -163,38 +173,47 @@ def fit_lattice(
     >>> fit.lattice, round(fit.a, 2)
     ('hexagonal', 3.18)
     """
-    grey = _grey(image)
-    size = _sizes(pixel_size)
-    for name, value in (("tolerance", tolerance), ("distortion", distortion)):
+    grey, size = _middle(_grey(image)), _sizes(pixel_size)
+    for name, value in (("tolerance", tolerance), ("distortion", distortion), ("min_score", min_score)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise AnalysisError(f"{name} is {value}; give a number from 0, or leave it out")
     scale = np.array((1.0, 1.0) if size is None else size[::-1])
     allowed = TOLERANCE if tolerance is None and size is not None else tolerance
-    middle = _middle(grey)
-    found = find_lattice(
-        middle, None if allowed is None else allowed / float(scale.mean()), _rounding(middle)
-    )
+    found = find_lattice(grey, None if allowed is None else allowed / float(scale.mean()), _rounding(grey))
+    if distortion is None:
+        distortion = DISTORTION if found is not None and found.scanned else 0.0
     if found is None or found.explained < min_score:
-        return _none(found.explained if found else 0.0, distortion, size)
-    vectors = found.basis * scale
+        return LatticeFit(score=found.explained if found else 0.0, distortion=distortion, pixel_size=size)
+    return _answer(found, grey.shape, scale, allowed, distortion, size)
+
+
+def _answer(
+    found: Found,
+    shape: tuple[int, ...],
+    scale: Array,
+    allowed: float | None,
+    distortion: float,
+    size: tuple[float, float] | None,
+) -> LatticeFit:
+    # Where pixels are not square, vectors that are shortest in pixels need not be so in Å.
+    vectors = np.array(reduce_basis(found.basis * scale)).reshape(2, 2)
+    change = np.kron(np.rint(vectors / scale @ np.linalg.inv(found.basis)), np.eye(2))
+    noise_px = change @ found.covariance @ change.T
+    noise = noise_px * np.outer(*[np.tile(scale, 2)] * 2)
+    covariance = noise + _distorted(vectors, distortion)
     if allowed is None:
         allowed = RELATIVE_TOLERANCE * float(np.hypot(*vectors.T).sum())
-    if distortion is None:
-        distortion = DISTORTION if found.scanned else 0.0
-    covariance_px = found.covariance
-    covariance = covariance_px * np.outer(*[np.tile(scale, 2)] * 2) + _distorted(vectors, distortion)
     waves = found.waves
-    indices = np.rint(waves.frequencies @ found.basis.T).astype(int)
+    indices = np.rint(waves.frequencies @ (vectors / scale).T).astype(int)
     asymmetry = asymmetries(indices, waves.frequencies / scale, waves.power, found.noise)
-    probabilities = class_probabilities(vectors, covariance, allowed, asymmetry)
     hidden = HIDDEN[found.scanned]
+    probabilities = class_probabilities(vectors, covariance, allowed, asymmetry)
     probabilities = (1 - hidden) * probabilities + hidden / len(LATTICES)
     label = int(probabilities.argmax())
     bravais = bravais_class(vectors, allowed)
-    measured = _as_class(vectors, label)
-    cell, errors = _cell(vectors, covariance, label)
-    rows, columns = grey.shape
-    extent = scale * (columns, rows)
+    distances = [(LATTICES[k], d) for k, d in enumerate((*bravais.distances, 0.0)) if k != label]
+    cell, errors = _conventional(vectors, covariance, label)
+    first, second = (float((scale * shape[::-1] / np.abs(vector).clip(1e-12)).min()) for vector in vectors)
     return LatticeFit(
         lattice=LATTICES[label],
         probabilities=tuple(probabilities.tolist()),
@@ -206,53 +225,36 @@ def fit_lattice(
         gamma_error=errors[2],
         vectors=vectors,
         covariance=covariance,
-        vectors_px=found.basis,
-        covariance_px=covariance_px,
+        vectors_px=vectors / scale,
+        covariance_px=noise_px,
         margin=bravais.margin if bravais.label == label else 0.0,
-        alternatives=measured,
+        alternatives=tuple(sorted(distances, key=lambda entry: entry[1])),
         score=found.explained,
-        periods=_periods(vectors, extent),
+        periods=(first, second),
         tolerance=allowed,
         distortion=distortion,
-        pixel_size=size,
-    )
-
-
-def _none(score: float, distortion: float | None, size: tuple[float, float] | None) -> LatticeFit:
-    return LatticeFit(
-        lattice=None,
-        probabilities=(),
-        a=None,
-        b=None,
-        gamma=None,
-        a_error=None,
-        b_error=None,
-        gamma_error=None,
-        vectors=None,
-        covariance=None,
-        vectors_px=None,
-        covariance_px=None,
-        margin=None,
-        alternatives=(),
-        score=score,
-        periods=None,
-        tolerance=None,
-        distortion=distortion or 0.0,
+        jitter=found.jitter * float(scale[0]),
+        asymmetry=tuple((name, seen.value) for name, seen in asymmetry.items() if seen is not None),
         pixel_size=size,
     )
 
 
 def _middle(grey: Array) -> Array:
     side = math.isqrt(_MOST_PIXELS)
-    rows, columns = (max(0, (n - side) // 2) for n in grey.shape)
-    return grey[rows : rows + side, columns : columns + side]
+    top, left = (max(0, (n - side) // 2) for n in grey.shape)
+    return grey[top : top + side, left : left + side]
 
 
 def _rounding(grey: Array) -> float:
-    """Return the variance that rounding to the image's grey levels makes."""
-    # Few pixels show whether levels are apart, and all would have to be sorted.
+    """Return the variance that rounding to the image's grey levels makes, of 4096 levels at most.
+
+    So an exact image in floating point counts as exact, and not as one with a noise of 1e-7.
+    """
+    # A part of the pixels shows how far levels are apart; all would have to be sorted.
     levels = np.unique(grey.ravel()[:: max(1, grey.size // 4096)])
-    return float(np.diff(levels).min()) ** 2 / 12 if len(levels) > 1 else 0.0
+    if len(levels) < 2:
+        return 0.0
+    return max(float(np.diff(levels).min()), float(np.ptp(levels)) / 4096) ** 2 / 12
 
 
 def _distorted(vectors: Array, distortion: float) -> Array:
@@ -263,49 +265,29 @@ def _distorted(vectors: Array, distortion: float) -> Array:
     return np.asarray(along @ along.T * distortion**2 / 2)
 
 
-def _as_class(vectors: Array, label: int) -> tuple[tuple[str, float], ...]:
-    distances = (*bravais_class(vectors, 0.0).distances, 0.0)
-    others = [(LATTICES[k], distance) for k, distance in enumerate(distances) if k != label]
-    return tuple(sorted(others, key=lambda entry: entry[1]))
-
-
-def _cell(vectors: Array, covariance: Array, label: int) -> tuple[list[float], list[float]]:
+def _conventional(vectors: Array, covariance: Array, label: int) -> tuple[list[float], list[float]]:
     """Return a, b, gamma of the conventional cell and their standard errors."""
     combine = np.eye(2)
-    u, v = vectors
-    if LATTICES[label] == "centered_rectangular":
+    if label == CENTERED:
         # The rhombus is made of the two vectors of most equal lengths.
-        lengths = [float(np.hypot(*w)) for w in (u, v, u + v)]
-        rhombus_of_shortest = lengths[1] - lengths[0] < lengths[2] - lengths[1]
-        combine = np.array([[1.0, 1.0], [1.0, -1.0]] if rhombus_of_shortest else [[1.0, 0.0], [1.0, 2.0]])
+        u, v, w = (float(np.hypot(*vector)) for vector in (*vectors, vectors.sum(axis=0)))
+        combine = np.array([[1.0, 1.0], [1.0, -1.0]] if v - u < w - v else [[1.0, 0.0], [1.0, 2.0]])
+    lengths = np.hypot(*(combine @ vectors).T)
+    if lengths[0] > lengths[1]:
+        combine = combine[::-1]
     p, q = combine @ vectors
-    if p @ p > q @ q:
-        p, q, combine = q, p, combine[::-1]
     if p @ q > 0:
         q, combine = -q, combine * [[1.0], [-1.0]]
     a, b = float(np.hypot(*p)), float(np.hypot(*q))
-    cosine = max(-1.0, float(p @ q) / (a * b))
-    # Derivatives of a, b, gamma by (px, py, qx, qy); angles turn across the vectors.
-    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    sign = math.copysign(1.0, float(p[0] * q[1] - p[1] * q[0]))
+    turned = math.copysign(1.0, float(p[0] * q[1] - p[1] * q[0]))
+    # Derivatives by (px, py, qx, qy): lengths change along the vectors, the angle across them.
     slope = np.zeros((3, 4))
     slope[0, :2], slope[1, 2:] = p / a, q / b
-    slope[2, :2], slope[2, 2:] = sign * (p @ turn.T) * -1 / a**2 * -1, sign * (q @ turn.T) / b**2 * -1
-    full = np.kron(combine, np.eye(2))
-    spread = slope @ full @ covariance @ full.T @ slope.T
-    errors = np.sqrt(np.maximum(np.diag(spread), 0))
-    return [a, b, math.degrees(math.acos(cosine))], [
-        float(errors[0]),
-        float(errors[1]),
-        math.degrees(float(errors[2])),
-    ]
-
-
-def _periods(vectors: Array, extent: Array) -> tuple[float, float]:
-    """Return how often each vector fits into the view along its own direction."""
-    with np.errstate(divide="ignore"):
-        first, second = (float((extent / np.abs(vector)).min()) for vector in vectors)
-    return first, second
+    slope[2] = turned * np.array([p[1] / a**2, -p[0] / a**2, -q[1] / b**2, q[0] / b**2])
+    slope = slope @ np.kron(combine, np.eye(2))
+    errors = np.sqrt(np.einsum("ij,jk,ik->i", slope, covariance, slope).clip(0))
+    gamma = math.degrees(math.acos(max(-1.0, float(p @ q) / (a * b))))
+    return [a, b, gamma], [float(errors[0]), float(errors[1]), math.degrees(float(errors[2]))]
 
 
 def _grey(image: npt.ArrayLike) -> Array:
@@ -332,6 +314,3 @@ def _sizes(pixel_size: float | tuple[float, float] | None) -> tuple[float, float
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise AnalysisError(f"pixel_size is {pixel_size}; give Å/px above 0, one number or (row, column)")
     return float(sizes[0]), float(sizes[1])
-
-
-__all__ = ["BravaisFit", "Found", "LatticeFit", "fit_lattice"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, special
 
 from atomvision_hub.analysis.harmonics import (
     NEAR,
     Array,
     Integers,
-    NoLattice,
+    NoLatticeError,
     View,
     Waves,
     fit_waves,
@@ -23,6 +25,9 @@ from atomvision_hub.analysis.harmonics import (
 )
 from atomvision_hub.analysis.self_correlation import repeating_shifts
 from atomvision_hub.structures.lattice import reduce_basis
+
+#: Distance from a class that is forgiven without calibration, relative to the two shortest vectors' sum.
+RELATIVE_TOLERANCE = 0.006
 
 _FALSE_ALARMS = 1e-3  # images of noise in which a wave is seen
 _WHOLE = 3e-6  # part of the power of all waves that may lie beyond the finest one that counts
@@ -36,15 +41,16 @@ _FRINGES = 3e-5  # power across fringes, relative to theirs, that rounding of gr
 _PEAKS = 8
 _ENOUGH = 0.97  # share of the waves that a lattice takes away, above which no other guess is tried
 _MOST_GUESSES = 3
+_ROUGH, _EXACT = 1e-2, 2e-5  # bins by which waves may still move when a lattice counts as refined
 _MOST_STEPS = 6
 _PRIMES = (2, 3, 5, 7)
 _SMALL = 0.2  # displacements, relative to the finest period, that may be forgiven
-_PART = 0.6  # standard deviation, relative to the finest period, of the part of an image that moves as a whole
+_PART = 0.6  # part of an image that moves as a whole: standard deviation relative to the finest period
 # Logistic regression of "within the tolerance" on ln(displacement / tolerance) and ln(other), and squares:
 # superstructures in exact images of the training materials of 2DMatPedia, by how far columns really move.
 _FORGIVEN = (-8.085, -3.281, -1.77, -0.292, -0.005, -0.127)
 _FEWEST_PERIODS = 1.8
-_BINS = 2.25  # bins over which the window spreads a wave
+_BINS = 3.6  # bins that a wave takes part in
 _REACH = 1.6  # bins within which a peak of the spectrum belongs to a point of the reciprocal lattice
 
 
@@ -84,7 +90,7 @@ class Found:
     covariance
         Of (ax, ay, bx, by), shape (4, 4), px².
     explained
-        Share of the image's signal (variance without noise) that repeats on the lattice.
+        Share of the power of the image's waves that the lattice takes away, less what any lattice would.
     weakest
         Of the superstructures that make the lattice as coarse as it is, the one nearest to not being there;
         ``None`` where no translation of a finer lattice nearly fits.
@@ -119,15 +125,14 @@ def find_lattice(image: Array, tolerance: float | None, rounding: float = 0.0) -
     image
         Grey levels [row, column], finite.
     tolerance
-        Displacement, in pixels, that breaks no translation.
+        Displacement, in pixels, that breaks no translation; ``None`` for `RELATIVE_TOLERANCE`.
     rounding
-        Variance that rounding to grey levels makes. An image without other noise was not scanned, and its lines
-        are straight.
+        Variance that rounding to grey levels makes. An image without other noise was not scanned, and its
+        lines are straight.
     """
     view = View(image)
     power = view.power(view.image)
-    noise = view.noise(power)
-    scanned = _white(view, power) > _NOISY * rounding
+    noise = view.noise(power, rounding)
     finest = _finest(view, power, noise)
     best: Found | None = None
     tried: list[float] = []
@@ -137,8 +142,8 @@ def find_lattice(image: Array, tolerance: float | None, rounding: float = 0.0) -
             continue
         tried.append(area)
         try:
-            found = _from_guess(View(image), power, noise, finest or 0.5, basis, tolerance, scanned)
-        except NoLattice:
+            found = _from_guess(copy(view), power, noise, finest or 0.5, basis, tolerance, rounding)
+        except NoLatticeError:
             continue
         if best is None or found.explained > best.explained:
             best = found
@@ -154,12 +159,15 @@ def _from_guess(
     finest: float,
     basis: Array,
     tolerance: float | None,
-    scanned: bool,
+    rounding: float,
 ) -> Found:
     """Return the lattice that a guess leads to."""
+    scanned = _white(view, power) > _NOISY * rounding
     recorded, applied, jitter = view.image, np.zeros(view.shape[0]), 0.0
-    for _ in range(_MOST_STEPS):
-        fit = refine(view, np.linalg.inv(basis).T, finest, power, noise)
+    for step in range(_MOST_STEPS):
+        # Before lines are straightened there is no point in being exact.
+        done = _ROUGH if scanned and step == 0 else _EXACT
+        fit = refine(view, _inverse(basis), finest, power, noise, done=done)
         waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
         if scanned:
             offsets, jitter = line_offsets(waves, recorded)
@@ -170,26 +178,26 @@ def _from_guess(
             applied = offsets
             view.image = recorded - moved_lines(waves, offsets)
             power = view.power(view.image)
-            noise = view.noise(power)
+            noise = view.noise(power, rounding)
             finest = max(finest, _finest(view, power, noise) or 0.0)
             fit = refine(view, fit.reciprocal, finest, power, noise)
             waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
         left = view.image - waves.image()
         left_power = view.power(left)
-        left_noise = view.noise(left_power)
-        coarser = _coarser(view, np.linalg.inv(fit.reciprocal).T, left, left_power, left_noise, finest)
+        left_noise = view.noise(left_power, rounding)
+        coarser = _coarser(view, _inverse(fit.reciprocal), left, left_power, left_noise, finest)
         if coarser is None:
             break
         basis = coarser
     least = np.maximum(_level(view) * view.at(waves.frequencies, left_noise), _FRINGES * waves.power.max())
     seen = waves.indices[waves.power > least]
     if np.linalg.det(seen.T @ seen) < 0.5:  # whole numbers: all waves on one line
-        raise NoLattice
+        raise NoLatticeError
     explained = _explained(view, power, noise, left_power, finest, len(waves.indices))
     waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
     if dropped:
         fit = refine(view, waves.reciprocal, finest, power, noise)
-    basis, covariance = _reduced_with(np.linalg.inv(fit.reciprocal).T, fit.covariance)
+    basis, covariance = _reduced_with(_inverse(fit.reciprocal), fit.covariance)
     return Found(
         basis=basis,
         covariance=covariance,
@@ -283,7 +291,7 @@ def _captured(view: View, power: Array, noise: Array, finest: float, basis: Arra
 def _coarser(
     view: View, basis: Array, left: Array, power: Array, noise: Array, finest: float
 ) -> Array | None:
-    """Return a lattice with fewer translations if what is left holds waves at fractions of the reciprocal one."""
+    """Return a lattice with fewer translations if waves are left at fractions of its reciprocal one."""
     peaks = _peaks(view, basis, power, noise, finest)
     together = _by_all(view, basis, left, noise, finest)
     if not peaks or (together is not None and _away(view, peaks[0][0], together) < 0.8):
@@ -291,10 +299,8 @@ def _coarser(
     return _by_peaks(view, basis, peaks)
 
 
-def _peaks(
-    view: View, basis: Array, power: Array, noise: Array, finest: float
-) -> list[tuple[Array, float]]:
-    """Return the waves that stand out of what is left, off the lattice: frequency and clearness, clearest first."""
+def _peaks(view: View, basis: Array, power: Array, noise: Array, finest: float) -> list[tuple[Array, float]]:
+    """Return the waves off the lattice that stand out of what is left: frequency and clearness, in order."""
     snr = np.where((view.q < finest) & (view.q > NEAR / min(view.shape)), power / noise, 0.0)
     found: list[tuple[Array, float]] = []
     for _ in range(2 * _PEAKS):
@@ -312,7 +318,7 @@ def _peaks(
 
 def _by_peaks(view: View, basis: Array, peaks: list[tuple[Array, float]]) -> Array | None:
     """Return the cell whose fractions of the reciprocal lattice explain the clearest wave and most others."""
-    reciprocal = np.linalg.inv(basis).T
+    reciprocal = _inverse(basis)
     size = np.array(view.shape[::-1])
     places, weights = np.array([place for place, _ in peaks]), [weight for _, weight in peaks]
     best, found = np.inf, None
@@ -356,7 +362,7 @@ def _top(view: View, power: Array, row: int, column: int) -> Array:
 
 def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) -> Array | None:
     """Look for the waves of doubled and tripled cells together, each too weak to be seen alone."""
-    reciprocal = np.linalg.inv(basis).T
+    reciprocal = _inverse(basis)
     fine = view.power(left, finer=2)
     nodes = []
     for p in (2, 3):
@@ -364,7 +370,9 @@ def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) 
         frequencies = indices @ reciprocal / p
         new = (indices % p != 0).any(axis=1) & (np.hypot(*frequencies.T) > NEAR / min(view.shape))
         indices, frequencies = indices[new], frequencies[new]
-        nodes.append((p, indices, frequencies, view.at(frequencies, fine, finer=2) / view.at(frequencies, noise)))
+        nodes.append(
+            (p, indices, frequencies, view.at(frequencies, fine, finer=2) / view.at(frequencies, noise))
+        )
     ratios = np.concatenate([snr for *_, snr in nodes])
     if not len(ratios):
         return None
@@ -413,22 +421,19 @@ def _finer(
     """Add the translations that nothing speaks against, or no more than crystals are forgiven."""
     dropped: list[Superstructure] = []
     while True:
-        basis = np.linalg.inv(waves.reciprocal).T
+        basis = _inverse(waves.reciprocal)
         tests = _superstructures(waves, basis, view.at(waves.frequencies, noise), finest)
-        absent = [
-            (test, h)
-            for test, h in tests
-            if test.evidence < _SURE or (tolerance is not None and forgiven(test, tolerance) > 0.5)
-        ]
+        allowed = RELATIVE_TOLERANCE * float(np.hypot(*basis.T).sum()) if tolerance is None else tolerance
+        absent = [(test, h) for test, h in tests if test.evidence < _SURE or forgiven(test, allowed) > 0.5]
         if not absent:
             weakest = min((test for test, _ in tests), key=lambda test: test.displacement, default=None)
             return waves, dropped, weakest
         test, h = min(absent, key=lambda entry: entry[0].displacement)
         finer = _reduced(np.array([test.translation, basis[1] if h else basis[0]]))
         if np.hypot(*finer[0]) < 0.7 / finest:
-            raise NoLattice
+            raise NoLatticeError
         dropped.append(test)
-        reciprocal = np.linalg.inv(finer).T
+        reciprocal = _inverse(finer)
         waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
 
 
@@ -472,7 +477,7 @@ def _not_displaced(waves: Waves, forbidden: npt.NDArray[np.bool_], noise: float,
     indices, q = waves.indices, waves.frequencies
     n = 1 << max(3, math.ceil(math.log2(2 * int(np.abs(indices).max()) + 2)))
 
-    def cell(amplitudes: npt.NDArray[np.complex128]) -> Array:
+    def cell(amplitudes: npt.NDArray[np.complexfloating]) -> Array:
         grid = np.zeros((n, n), dtype=complex)
         h, k = indices.T
         grid[h % n, k % n] = amplitudes
@@ -505,24 +510,27 @@ def _generators(prime: int) -> list[tuple[int, int]]:
     return [(1, k) for k in range(prime)] + [(0, 1)]
 
 
-def _explained(
-    view: View, power: Array, noise: Array, left: Array, finest: float, count: int
-) -> float:
+def _explained(view: View, power: Array, noise: Array, left: Array, finest: float, count: int) -> float:
     """Return the share of the waves that an image shows which those of the lattice, `count`, take away."""
     inside = (view.q < finest) & (view.q > NEAR / min(view.shape))
     seen = inside & (power > _level(view) * noise)
-    # Waves at any places would take away as much as the share of the spectrum that the window spreads them over.
-    free = min(0.9, count * _BINS / max(1, int(inside.sum())))
+    # Waves at any places would take away the share of the spectrum that the window spreads them over.
+    free = min(0.99, count * _BINS / max(1, int(inside.sum())))
     rest = float(left[seen].sum()) / float(power[seen].sum()) if seen.any() else 1.0
     return float(np.clip(1 - rest / (1 - free), 0, 1))
 
 
-def _reduced(basis: Array) -> Array:
+def _reduced(basis: npt.ArrayLike) -> Array:
     return np.array(reduce_basis(basis)).reshape(2, 2)
 
 
+def _inverse(basis: npt.ArrayLike) -> Array:
+    """Return the reciprocal of a basis of rows, or the basis of a reciprocal one."""
+    return np.asarray(np.linalg.inv(np.asarray(basis, dtype=float)).T, dtype=float)
+
+
 def _of_reciprocal(reciprocal: Array) -> Array:
-    return _reduced(np.linalg.inv(reciprocal).T)
+    return _reduced(_inverse(reciprocal))
 
 
 def _reduced_with(basis: Array, covariance: Array) -> tuple[Array, Array]:

@@ -1,9 +1,9 @@
 """Whether what repeats has the symmetry that its lattice seems to have.
 
-A crystal's lattice is square because the crystal has fourfold axes, not the other way round; a lattice that only
-happens to be nearly square belongs to a crystal without them. Powers of waves tell: those of a crystal with
-fourfold axes are equal in fours. Drift and calibration, which make lattices look oblique or square, leave them
-as they are.
+A crystal's lattice is square because the crystal has fourfold axes, not the other way round; a lattice that
+only happens to be nearly square belongs to a crystal without them. Powers of waves tell: those of a crystal
+with fourfold axes are equal in fours. Drift and calibration, which make lattices look oblique or square,
+leave them as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-#: Symmetries of a lattice with the reduced vectors u, v and w = u + v, as maps of the indices (h, k) of waves.
+#: Symmetries of a lattice with the reduced vectors u, v and w = u + v, as maps of indices (h, k) of waves.
 OPERATIONS = {
     "threefold": ((0, 1), (-1, -1)),  # u -> v -> -w
     "fourfold": ((0, 1), (-1, 0)),  # u -> v -> -u
@@ -53,8 +53,8 @@ def asymmetries(
     indices
         Of waves on the reciprocal lattice of the reduced basis, one of each pair h, -h, shape (n, 2).
     frequencies
-        Of the waves (x, y), shape (n, 2): amplitudes may fall off with the frequency as an ellipse, as jitter,
-        astigmatism and a drift while a pixel is read make it.
+        Of the waves (x, y), shape (n, 2): amplitudes may fall off with the frequency elliptically, as jitter
+        and astigmatism make it.
     power, noise
         Of the waves, and of the noise at them.
     """
@@ -62,7 +62,8 @@ def asymmetries(
     place = np.full((2 * reach + 1, 2 * reach + 1), -1)
     for sign in (1, -1):
         place[reach + sign * indices[:, 0], reach + sign * indices[:, 1]] = np.arange(len(indices))
-    squares = np.stack([frequencies[:, 0] ** 2, 2 * frequencies.prod(axis=1), frequencies[:, 1] ** 2], axis=1)
+    x, y = frequencies.T
+    squares = np.stack([x * x, 2 * x * y, y * y], axis=1)
     amplitude = np.sqrt(power)
     found: dict[str, Asymmetry | None] = {}
     for name, operation in OPERATIONS.items():

@@ -54,7 +54,7 @@ def repeating_shifts(image: npt.NDArray[np.floating]) -> tuple[Array, Array]:
 def _maxima(
     values: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], tuple[Array, Array], Array]:
-    """Return row and column of the local maxima, the way (x, y) to the top of the parabola, and its height."""
+    """Return row and column of the local maxima, the way (x, y) to a parabola's top, and its height."""
     rows, width = values.shape
     middle = (width - 1) // 2
     # The row above zero is the row below it, turned round.
@@ -94,6 +94,7 @@ def _overlap_sums(
 
     def box(top: npt.NDArray[np.intp], left: npt.NDArray[np.intp]) -> Array:
         bottom, right = top + rows - dy, left + columns - np.abs(dx)
-        return total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+        sums: Array = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+        return sums
 
     return box(dy, np.maximum(dx, 0)), box(np.zeros_like(dy), np.maximum(-dx, 0))
