@@ -3,6 +3,7 @@
 from atomvision_hub.analysis.atoms import AtomTable, detect_atoms
 from atomvision_hub.analysis.errors import AnalysisError
 from atomvision_hub.analysis.graphs import AtomGraph, LineGraph, bond_angle_histogram, radius_graph
+from atomvision_hub.analysis.lattice_fit import LatticeFit, fit_lattice
 from atomvision_hub.analysis.matching import Facet, Matches, Zone, match_spacings
 from atomvision_hub.analysis.phases import PHASES, known_phase
 from atomvision_hub.analysis.reflections import Reflection, reflections
@@ -14,6 +15,7 @@ __all__ = [
     "AtomGraph",
     "AtomTable",
     "Facet",
+    "LatticeFit",
     "LineGraph",
     "Matches",
     "Reflection",
@@ -22,6 +24,7 @@ __all__ = [
     "Zone",
     "bond_angle_histogram",
     "detect_atoms",
+    "fit_lattice",
     "known_phase",
     "lattice_spacings",
     "match_spacings",
