@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-stm check clean help
+.PHONY: demo test test-stm test-dgl check clean help
 
 help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
 	@echo "make test   the whole test suite, offline"
 	@echo "make test-stm  installs GPAW (needs a C++ compiler) and runs the tests that compute with it"
+	@echo "make test-dgl  installs DGL (Python 3.11) on top of .venv in an environment of its own and tests the bridge"
 	@echo "make check  ruff, mypy --strict, then the test suite"
 	@echo "make test-wheel  the whole road from the built wheel in an empty environment"
 
@@ -40,6 +41,16 @@ test: .venv/.test
 
 test-stm: .venv/.stm
 	$(BIN)/python -m pytest tests/simulation/test_gpaw_engine.py tests/simulation/test_stm_library.py
+
+# DGL is no longer maintained and must not decide what else is installed: it sees the packages of .venv.
+build/dgl/.done: pyproject.toml .venv/.test
+	rm -rf build/dgl && $(PYTHON) -m venv build/dgl
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(build/dgl/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth"
+	build/dgl/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'dgl>=1.1.3,<2'
+	@touch $@
+
+test-dgl: build/dgl/.done
+	build/dgl/bin/python -m pytest tests/analysis/test_dgl.py
 
 check: .venv/.dev
 	$(BIN)/ruff check .
