@@ -174,12 +174,14 @@ def _from_guess(
         # A superstructure that is not yet known looks like offsets; they go when it is.
         if jitter <= _JITTER:
             offsets, jitter = np.zeros(view.shape[0]), 0.0
-        if np.abs(offsets - applied).max() > _JITTER:
+        moved = bool(np.abs(offsets - applied).max() > _JITTER)
+        if moved:
             applied = offsets
             view.image = recorded - moved_lines(waves, offsets)
             power = view.power(view.image)
             noise = view.noise(power, rounding)
             finest = max(finest, _finest(view, power, noise) or 0.0)
+        if moved or done > _EXACT:
             fit = refine(view, fit.reciprocal, finest, power, noise)
             waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
         left = view.image - waves.image()

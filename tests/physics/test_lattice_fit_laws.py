@@ -17,7 +17,7 @@ from atomvision_hub.simulation import simulate_stem, to_grey
 from atomvision_hub.simulation.acquisition import Acquisition, Dose, LineJitter, record_stem
 from atomvision_hub.structures import classify_lattice, load_structures
 
-LAW = settings(deadline=None, derandomize=True, max_examples=12)
+LAW = settings(deadline=None, derandomize=True, max_examples=8)
 Array = npt.NDArray[np.float64]
 CRYSTALS = load_structures("reference")
 
