@@ -256,8 +256,8 @@ class _Run:
     def _fingerprint(self, image: MicroscopeImage) -> dict[str, Any]:
         """Return what a result depends on beside the image."""
         from atomvision_hub import __version__
-        from atomvision_hub.inference.analysis import model_checksum
-        from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, DEFAULT_SEGMENTER
+        from atomvision_hub.inference.identity import model_checksum
+        from atomvision_hub.models.pretrained import DEFAULT_GRAPH_CLASSIFIER, DEFAULT_SEGMENTER
 
         settings = self.settings
         return {
@@ -265,7 +265,7 @@ class _Run:
             "segmenter": settings.segmenter,
             "segmenter_sha256": model_checksum(settings.segmenter, DEFAULT_SEGMENTER),
             "classifier": settings.classifier,
-            "classifier_sha256": model_checksum(settings.classifier, DEFAULT_CLASSIFIER),
+            "classifier_sha256": model_checksum(settings.classifier, DEFAULT_GRAPH_CLASSIFIER),
             "contrast": settings.contrast,
             "threshold": settings.threshold,
             "version": __version__,

@@ -21,7 +21,6 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from atomvision_hub import __version__
-from atomvision_hub._files import sha256_file
 from atomvision_hub.analysis import (
     AnalysisError,
     AtomGraph,
@@ -31,12 +30,14 @@ from atomvision_hub.analysis import (
     radius_graph,
 )
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH, RESOLVABLE_PEAK
-from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.errors import UsageError
+from atomvision_hub.inference.identity import identity
+from atomvision_hub.inference.lattice_views import NONE, classify_views
 from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
-from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary, LatticeClass
+from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary
 from atomvision_hub.microscopy import MicroscopeImage, metadata, read_images
 from atomvision_hub.microscopy.view import to_view
-from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, DEFAULT_SEGMENTER, pretrained_folder
+from atomvision_hub.models.pretrained import DEFAULT_SEGMENTER, pretrained_folder
 
 if TYPE_CHECKING:
     from atomvision_hub.models.segmenter import Segmenter
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 Contrast = Literal["auto", "bright", "dark"]
 Values = npt.NDArray[np.float32]
 
-#: In place of a model: do without.
-NONE = "none"
 #: Fewest pixels a side, and across a column (its full width at half maximum is 1.18 Å).
 SMALLEST_SIDE, ACROSS = 16, 2.0
 #: Coarsest pixel size that shows columns, and smallest view that shows a lattice, Å.
@@ -65,7 +64,6 @@ _COARSER = 3.0  # how much coarser than learned an image may be for the segmente
 _LOOK = 400  # px a side of the centre in which the width of columns is measured
 _WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the first guess
 _MOST_ANGLES = 5_000_000
-_GRID = 2  # most views a side that the classifier is shown
 _BRIGHT_FIELD = re.compile(r"(^|[^a-z])(a?bf|bright.?field)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -212,7 +210,7 @@ def _analyze(
             chances = probability[_at(atoms)]
             inside = chances >= network.threshold
             atoms, chances = _judged(atoms, inside, warnings), chances[inside]
-    atoms = dataclasses.replace(atoms, pixel_size=calibration.pixel_size)
+    bright = atoms = dataclasses.replace(atoms, pixel_size=calibration.pixel_size)
     if dark:
         atoms = _as_measured(atoms, float(values.max() + values.min()))
     graph, bonds, cell = _graph(atoms, calibration.unit, warnings)
@@ -221,7 +219,7 @@ def _analyze(
             f"the columns hardly repeat (order {graph.order:.2f}): no single crystal, or texture and noise "
             "among them; look at the picture, try a higher threshold; a class of lattice means little"
         )
-    lattice = _lattice(grey, scale, atoms, classifier, models, warnings)
+    lattice = classify_views(grey, scale, bright, classifier, models, warnings)
     if lattice is not None and cell is not None and lattice.label != cell.lattice:
         warnings.append(
             f"the classifier says {lattice.label}, but the columns repeat on a {cell.lattice} cell: "
@@ -358,32 +356,8 @@ def _segmenter(
             return None
         model = folder
     network = _load_segmenter(str(model))
-    models["segmenter"] = _identity(str(model))
+    models["segmenter"] = identity(str(model))
     return network
-
-
-def _identity(model: str) -> dict[str, str | None]:
-    """Return name, checksum of the weights and, from the Hub, the commit of a model."""
-    weights, revision = Path(model) / "model.safetensors", None
-    if not Path(model).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "model.safetensors")
-        if not isinstance(cached, str):
-            return {"name": model, "sha256": None, "revision": None}
-        weights, revision = Path(cached), Path(cached).parent.name
-    name = model if revision else Path(model).resolve().name
-    return {"name": name, "sha256": _checksum(weights), "revision": revision}
-
-
-def model_checksum(model: str | os.PathLike[str] | None, default: str) -> str | None:
-    """Return the SHA-256 of the weights in a folder, or of the shipped model `default`; None for the Hub."""
-    return _checksum(Path(model if model is not None else pretrained_folder(default)) / "model.safetensors")
-
-
-@functools.lru_cache(maxsize=8)
-def _checksum(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
 
 
 def _probability(
@@ -547,107 +521,3 @@ def _repeats(atoms: AtomTable, nearest: float, unit: str) -> tuple[float, Cell |
     dy, dx = atoms.pixel_size or (1.0, 1.0)
     size = ((atoms.shape[1] - 1) * dx, (atoms.shape[0] - 1) * dy)
     return find_repeats(atoms.positions(), atoms.amplitude, nearest, size, unit)
-
-
-def _lattice(
-    grey: npt.NDArray[np.uint8],
-    scale: tuple[float, float],
-    atoms: AtomTable,
-    model: str | os.PathLike[str] | None,
-    models: dict[str, dict[str, str | None]],
-    warnings: list[str],
-) -> LatticeClass | None:
-    """Return the class of lattice: the mean answer to views spread over where columns are.
-
-    The classifier is shown each view twice: as it was recorded, and as the sum of the columns that were
-    found, without noise and ground, as in the images it learned from. The recorded view counts as much as the
-    columns explain of it (square of the correlation): a noisy one is hardly evidence.
-    """
-    if str(model) == NONE:
-        return None
-    if not len(atoms):
-        warnings.append("no columns of atoms found, hence no class of lattice")
-        return None
-    from atomvision_hub.inference.lattice import field_of_view, predict
-
-    recorded, size = _square(grey, scale)
-    places = np.stack([atoms.y * scale[0], atoms.x * scale[1]], axis=1) / size
-    modelled = to_view(_drawn(places, atoms.amplitude, recorded.shape, COLUMN_WIDTH / size), clip=0).grey
-    _, widest = field_of_view(model)
-    side = min(*recorded.shape, round(widest / size) if math.isfinite(widest) else max(recorded.shape))
-    views = _views(recorded.shape, side, places)
-    answers, weights = [], []
-    for top, left in views:
-        pair = [picture[top : top + side, left : left + side] for picture in (recorded, modelled)]
-        try:
-            answers += [predict(view, model, pixel_size=size) for view in pair]
-        except UsageError:
-            raise
-        except AtomVisionError as problem:
-            # The atoms are told all the same.
-            warnings.append(f"no class of lattice: {problem}")
-            return None
-        weights.append((_explained(*pair), 1.0))
-    models["classifier"] = _identity(str(model or pretrained_folder(DEFAULT_CLASSIFIER)))
-    names = list(answers[0].probabilities)
-    chances = np.array([[answer.probabilities[name] for name in names] for answer in answers])
-    share = np.array(weights)[:, :, None]
-    by_view = (chances.reshape(len(views), 2, -1) * share).sum(axis=1) / share.sum(axis=1)
-    mean = by_view.mean(axis=0)
-    return LatticeClass(
-        label=names[int(mean.argmax())],
-        probabilities=dict(zip(names, mean.tolist(), strict=True)),
-        model=answers[0].model,
-        views=len(views),
-        agreement=float((by_view.argmax(axis=1) == mean.argmax()).mean()),
-    )
-
-
-def _explained(recorded: npt.NDArray[Any], modelled: npt.NDArray[Any]) -> float:
-    """Return the share of an image's variance that another one explains."""
-    first, second = (view.astype(np.float64) - view.mean() for view in (recorded, modelled))
-    power = float((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() ** 2 / power) if power > 0 else 0.0
-
-
-def _drawn(
-    places: npt.NDArray[np.float64], heights: npt.NDArray[np.float64], shape: tuple[int, ...], width: float
-) -> Values:
-    """Return the sum of Gaussians at (row, column) places, `width` px wide."""
-    reach = math.ceil(4 * width)
-    offsets = np.arange(-reach, reach + 1)
-    middle = np.rint(places).astype(np.intp)
-    # A Gaussian is a product of one along rows and one along columns.
-    near = middle[:, :, None] + offsets
-    profiles = np.exp(-0.5 * ((near - places[:, :, None]) / width) ** 2)
-    result = np.zeros([side + 2 * reach for side in shape], np.float32)
-    for (row, column), (down, across), height in zip(middle, profiles, heights, strict=True):
-        result[row : row + 2 * reach + 1, column : column + 2 * reach + 1] += np.outer(height * down, across)
-    return result[reach:-reach, reach:-reach]
-
-
-def _square(grey: npt.NDArray[np.uint8], scale: tuple[float, float]) -> tuple[npt.NDArray[np.uint8], float]:
-    """Return the image with square pixels of the coarser of its two sizes, and that size."""
-    size = max(scale)
-    if abs(scale[0] / scale[1] - 1) < 1e-3:
-        return grey, float(math.sqrt(scale[0] * scale[1]))
-    from PIL import Image
-
-    rows, columns = (max(1, round(n * step / size)) for n, step in zip(grey.shape, scale, strict=True))
-    # Pillow's filters widen with the reduction, so that nothing is aliased.
-    return np.asarray(Image.fromarray(grey).resize((columns, rows), Image.Resampling.BICUBIC)), size
-
-
-def _views(shape: tuple[int, ...], side: int, places: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Return upper left corners of up to 2 x 2 views over the columns; at least the one that has most."""
-    corners: list[list[int]] = []
-    for length, along in zip(shape, places.T, strict=True):
-        first, last = (int(np.clip(edge, 0, length - 1)) for edge in (along.min(), along.max()))
-        count = int(np.clip((last - first) // max(1, side), 1, _GRID))
-        centres = first + (last - first) * (np.arange(count) + 0.5) / count
-        corners.append([int(np.clip(round(centre - side / 2), 0, length - side)) for centre in centres])
-    views = [(top, left) for top in corners[0] for left in corners[1]]
-    held = [
-        int(((places >= corner) & (places < np.array(corner) + side)).all(axis=1).sum()) for corner in views
-    ]
-    return [view for view, count in zip(views, held, strict=True) if count >= 0.5 * max(held)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: The classifier that `predict` and `analyze` ask when they are given none.
+#: The classifier of images that `predict` asks when it is given none.
 DEFAULT_CLASSIFIER = "lattice-classifier-small"
+#: The classifier of columns of atoms that `analyze` asks when it is given none.
+DEFAULT_GRAPH_CLASSIFIER = "lattice-graph-classifier"
 #: The segmenter that `analyze` asks when it is given none.
 DEFAULT_SEGMENTER = "atom-segmenter-small"
 
