@@ -400,14 +400,18 @@ def draw_samples(model: VariationalAutoencoder, path: Path, seed: int, side: int
     _save(figure, path)
 
 
-def draw_sweep(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw the test error over the length of the code.
+def draw_sweep(
+    rows: Sequence[Mapping[str, float]], path: Path, *, error: str = "test mean squared error"
+) -> None:
+    """Draw the error over the length of the code.
 
     Parameters
     ----------
     rows
         One a run: ``latent``, ``network`` with its interval ``low`` and ``high``, and the error of each
         baseline under its name.
+    error
+        What the errors are, for the axis.
     """
     from matplotlib.figure import Figure
 
@@ -419,7 +423,7 @@ def draw_sweep(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     values = np.array([row["network"] for row in rows])
     around = np.abs(np.array([[row["low"], row["high"]] for row in rows]).T - values)
     axes.errorbar(lengths, values, around, marker="o", capsize=3, label="autoencoder", color="black")
-    axes.set(xscale="log", yscale="log", xlabel="numbers in the code", ylabel="test mean squared error")
+    axes.set(xscale="log", yscale="log", xlabel="numbers in the code", ylabel=error)
     axes.set_xticks(lengths, [f"{length:g}" for length in lengths])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
