@@ -85,7 +85,9 @@ def analyze(
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(help="Folder or Hub id; 'none': no class of lattice. Default: the shipped one."),
+        typer.Option(
+            help="Folder or Hub id of a classifier to ask; 'none': no class. Default: a fit of the lattice."
+        ),
     ] = None,
     contrast: Annotated[
         Contrast, typer.Option(help="Columns are bright or dark; auto: dark in bright-field detectors.")
@@ -257,7 +259,7 @@ class _Run:
         """Return what a result depends on beside the image."""
         from atomvision_hub import __version__
         from atomvision_hub.inference.identity import model_checksum
-        from atomvision_hub.models.pretrained import DEFAULT_GRAPH_CLASSIFIER, DEFAULT_SEGMENTER
+        from atomvision_hub.models.pretrained import DEFAULT_SEGMENTER
 
         settings = self.settings
         return {
@@ -265,7 +267,7 @@ class _Run:
             "segmenter": settings.segmenter,
             "segmenter_sha256": model_checksum(settings.segmenter, DEFAULT_SEGMENTER),
             "classifier": settings.classifier,
-            "classifier_sha256": model_checksum(settings.classifier, DEFAULT_GRAPH_CLASSIFIER),
+            "classifier_sha256": settings.classifier and model_checksum(settings.classifier, ""),
             "contrast": settings.contrast,
             "threshold": settings.threshold,
             "version": __version__,

@@ -222,8 +222,8 @@ def _analyze(
     lattice = classify_views(grey, scale, bright, classifier, models, warnings)
     if lattice is not None and cell is not None and lattice.label != cell.lattice:
         warnings.append(
-            f"the classifier says {lattice.label}, but the columns repeat on a {cell.lattice} cell: "
-            "the cell is measured, the class is learned from simulated images"
+            f"the class is {lattice.label}, but the columns repeat on a {cell.lattice} cell: "
+            "the cell is measured between columns, distortions of the scan included"
         )
     return Analysis(
         file=None if image.file == _ARRAY else image.file.name,

@@ -18,6 +18,8 @@ from atomvision_hub.models.graphs import ColumnGraph, column_graph
 
 #: Fewest columns of a part of an image that is asked about.
 FEWEST = 12
+#: Smallest part of a view that training showed: windows of half of the columns.
+SMALLEST_VIEW = 0.7
 _GRID = 2  # parts along each side, at most
 
 
@@ -58,8 +60,16 @@ def classify_columns(atoms: AtomTable, model: Alignn) -> tuple[list[str], npt.ND
     Raises
     ------
     AtomVisionError
-        When no part has enough columns.
+        When the view is smaller than what the model learned from, or no part has enough columns.
     """
+    known = model.known.get("field_of_view")
+    if known and atoms.pixel_size is not None:
+        view = min(step * side for step, side in zip(atoms.pixel_size, atoms.shape, strict=True))
+        if view < SMALLEST_VIEW * known[0]:
+            raise AtomVisionError(
+                f"the image shows {view:.1f} Å, the model learned views of {SMALLEST_VIEW * known[0]:.0f} to "
+                f"{known[1]:.0f} Å: take a wider view"
+            )
     graphs = [column_graph(part, model.graph_settings) for part in _parts(atoms, model)]
     graphs = [graph for graph in graphs if _usable(graph)]
     if not graphs:

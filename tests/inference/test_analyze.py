@@ -17,6 +17,7 @@ from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference import Analysis
 from atomvision_hub.inference.overlay import overlay
 from atomvision_hub.microscopy import MicroscopeImage, read_images
+from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
 from atomvision_hub.models.segmenter import Segmenter
 from atomvision_hub.structures import flat_layer
 
@@ -272,8 +273,12 @@ def test_calibration_comes_from_the_file_or_beside_it(tmp_path: Path) -> None:
     assert given.calibration.source == "given"
 
 
-def test_a_small_view_has_atoms_but_no_class() -> None:
-    result = analyze(frame("MoS2", (100, 100)).image, pixel_size=0.1, segmenter="none")
+def test_a_small_view_is_too_small_for_a_network_but_not_for_the_fit() -> None:
+    image, network = frame("MoS2", (100, 100)).image, str(pretrained_folder(DEFAULT_CLASSIFIER))
+    fitted = analyze(image, pixel_size=0.1, segmenter="none").lattice
+    assert fitted is not None
+    assert fitted.label == "hexagonal"
+    result = analyze(image, pixel_size=0.1, segmenter="none", classifier=network)
     assert len(result.atoms) > 10
     assert result.lattice is None
     assert any("no class of lattice: the image shows 10.0 Å" in line for line in result.warnings)

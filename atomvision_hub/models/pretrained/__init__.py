@@ -6,7 +6,7 @@ from pathlib import Path
 
 #: The classifier of images that `predict` asks when it is given none.
 DEFAULT_CLASSIFIER = "lattice-classifier-small"
-#: The classifier of columns of atoms that `analyze` asks when it is given none.
+#: The classifier of columns of atoms.
 DEFAULT_GRAPH_CLASSIFIER = "lattice-graph-classifier"
 #: The segmenter that `analyze` asks when it is given none.
 DEFAULT_SEGMENTER = "atom-segmenter-small"
