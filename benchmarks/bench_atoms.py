@@ -95,7 +95,8 @@ def record(intensity: npt.NDArray[np.float32], dose: float | None, size: Any, se
     if dose is None:
         return intensity
     expected = intensity / intensity.mean() * (dose * size[0] * size[1])
-    return np.random.default_rng(seed).poisson(expected)
+    counts: npt.NDArray[Any] = np.random.default_rng(seed).poisson(expected)
+    return counts
 
 
 def simulated(data: list[dict[str, Any]], find: Callable[..., Array]) -> dict[str, Any]:
@@ -213,7 +214,8 @@ def method_ours() -> Iterable[tuple[dict[str, Any], Callable[[npt.NDArray[Any]],
         options = {"width": width, "background": background, "threshold": threshold}
 
         def find(image: npt.NDArray[Any], options: dict[str, float] = options) -> Points:
-            found = detect_atoms(image, **options)
+            settings: dict[str, Any] = dict(options)
+            found = detect_atoms(image, **settings)
             return np.stack([found.x, found.y], axis=1), found.amplitude
 
         yield options, find

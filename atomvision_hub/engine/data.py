@@ -178,9 +178,9 @@ def _open_dataset(config: DataConfig, keep: Sequence[str]) -> Source:
         columns = {column: list(table[column]) for column in _KEPT if column in table.column_names}
         for column in keep:
             if column not in table.column_names:
-                known = ", ".join(table.column_names)
+                there = ", ".join(table.column_names)
                 raise UsageError(
-                    f"{config.path} has no column {column!r}, which this task needs; it has: {known}"
+                    f"{config.path} has no column {column!r}, which this task needs; it has: {there}"
                 )
             if isinstance(table.features[column], datasets.Image):
                 encoded = table.select_columns(column).cast_column(column, datasets.Image(decode=False))
