@@ -397,7 +397,9 @@ def _line(content: dict[str, Any]) -> str:
     if cell:
         words.append(f"{cell['lattice']} cell {cell['a']:.4g} x {cell['b']:.4g} {cell['unit']}")
     words.append(
-        f"classifier: {lattice['label']} {lattice['probability']:.2f}" if lattice else "no class of lattice"
+        f"{lattice['model']}: {lattice['label']} {lattice['probability']:.2f}"
+        if lattice
+        else "no class of lattice"
     )
     if not content["calibration"]["calibrated"]:
         words.append("not calibrated")

@@ -79,7 +79,7 @@ def _headline(analysis: Analysis) -> str:
             f"cell {cell.a:.4g} x {cell.b:.4g} {cell.unit}, {cell.gamma:.1f}°: {_plain(cell.lattice)}"
         )
     if lattice is not None:
-        found.append(f"classifier: {_plain(lattice.label)} {lattice.probability:.2f}")
+        found.append(f"{lattice.model}: {_plain(lattice.label)} {lattice.probability:.2f}")
     # A name may hold anything: no line breaks, no mathematics.
     shown = "".join(letter if letter.isprintable() else "?" for letter in name).replace("$", r"\$")
     return f"{shown}\n{'  ·  '.join(words)}\n{'  ·  '.join(found) or 'no lattice told'}"

@@ -61,7 +61,7 @@ def test_one_image(pixels: np.ndarray, tmp_path: Path) -> None:
     told = _run(tmp_path / "mos2.png", "--pixel-size", 0.1, "--segmenter", "none", "--out", out)
     assert told.exit_code == 0, told.output
     assert "hexagonal cell 3.1" in told.output
-    assert "classifier: hexagonal" in told.output
+    assert "lattice fit: hexagonal" in told.output
     assert sorted(path.name for path in out.iterdir()) == ["mos2.png.csv", "mos2.png.json", "mos2.png.png"]
     content = json.loads((out / "mos2.png.json").read_text(encoding="utf-8"))
     assert content["calibration"]["source"] == "given"
