@@ -34,13 +34,29 @@ def images(count: int, side: int) -> Tensor:
 
 
 def graphs(count: int) -> Any:
+    """Graphs of columns that nobody had to find: the golden numbers shall not move with their detection."""
+    from atomvision_hub.analysis import AtomTable
     from atomvision_hub.models.alignn import TorchGraph
-    from atomvision_hub.models.graphs import GraphSettings, graph_of_image
+    from atomvision_hub.models.graphs import GraphSettings, column_graph
 
-    settings = GraphSettings(columns=24)
-    return TorchGraph.of(
-        [graph_of_image(np.asarray(one[0]), 0.25, settings) for one in images(count, 64).numpy()]
-    )
+    made = []
+    for spacing in (8.0, 9.0, 11.0, 13.0)[:count]:
+        places = np.arange(4.0, 64.0, spacing)
+        x, y = (one.ravel() for one in np.meshgrid(places, places))
+        ones = np.ones(len(x))
+        levels = {"radius": 4 * ones, "max": ones, "min": 0.2 * ones, "mean": 0.6 * ones, "amplitude": ones}
+        table = AtomTable(
+            x=x,
+            y=y,
+            **levels,
+            confidence=ones,
+            edge=ones < 0,
+            shape=(64, 64),
+            pixel_size=(0.25, 0.25),
+            width=(3.4, 3.4),
+        )
+        made.append(column_graph(table, GraphSettings(columns=24)))
+    return TorchGraph.of(made)
 
 
 def segmenter() -> HubModel:
@@ -246,7 +262,7 @@ def test_compiled_it_answers_the_same(kind: str) -> None:
 
 #: Five numbers of the answer to two examples, from the run that wrote this line (torch 2.14.1, CPU).
 GOLDEN: dict[str, list[float]] = {
-    "alignn": [0.18819, 0.65265, 0.64687, -0.16379, 0.61851],
+    "alignn": [0.22878, 0.55789, 0.66762, -0.05941, 0.66402],
     "autoencoder": [0.20852, 0.25553, 0.2382, 0.2537, 0.23223],
     "classifier": [-0.07842, 0.05449, 0.04242, -0.08496, 0.0433],
     "segmenter": [-0.08254, -0.09961, -0.06372, -0.00938, -0.03989],

@@ -118,8 +118,8 @@ def test_run_leaves_a_model_repository(finished: Path) -> None:
     assert test["pixel_accuracy"]["paper"] == 0.93
     assert 0.5 < test["pixel_accuracy"]["baselines"]["always background"] < 0.95
     assert 0.2 < test["iou"]["baselines"]["Otsu threshold"] < 0.8
-    assert facts["data"]["pixel_size"] == [0.05, 0.2]
-    assert facts["data"]["field_of_view"] == [1.6, 6.4]
+    assert facts["data"]["pixel_size"] == [0.09, 0.112]
+    assert facts["data"]["field_of_view"] == [2.88, 3.584]
     tables = {table["title"]: table for table in facts["tables"]}
     assert [row[0] for row in tables["Dose"]["rows"]] == ["noise-free", "100000", "5000", "500", "50", "20"]
     assert [row[0] for row in tables["Radius of the disks"]["rows"]] == ["0.35", "0.5", "0.7"]
