@@ -1,0 +1,94 @@
+"""Places where columns may be: maxima of images that are sharper, or more curved, than the image itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from atomvision_hub.analysis.atoms.pixels import Array, nearest_pixels, quantile
+
+_CURVED = 0.7  # widths; smoothing before curvature is looked at
+#: Standard deviation of the curvature in white noise, in standard errors of a peak's height.
+CURVED_NOISE = (1 + _CURVED**2) ** 2 / _CURVED**3 / np.sqrt(8)
+
+
+def sharpened(
+    values: npt.NDArray[np.float32], sigma: tuple[float, float], *, clean: bool
+) -> npt.NDArray[np.float32]:
+    """Return an image whose peaks are narrower, of their own height, with hardly any tail.
+
+    A Gaussian less half its Laplacian (in units of its variance) is ``G (2 - r²/2 sigma²)``: it crosses zero
+    at two widths, so that the shoulder of a bright column becomes a peak. Smoothing first holds down noise.
+    """
+    blur = 0.3 if clean else 0.7
+    smooth = ndimage.gaussian_filter(values, [blur * side for side in sigma], mode="nearest", truncate=2.5)
+    padded = np.pad(smooth, 1, mode="edge")
+    second = (padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * smooth) * np.float32(sigma[0] ** 2)
+    second += (padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * smooth) * np.float32(sigma[1] ** 2)
+    grown = np.float32(1 + blur**2)
+    # After the blur a peak has height 1/grown and width sigma * sqrt(grown).
+    result: npt.NDArray[np.float32] = 0.5 * grown * (smooth - 0.5 * grown * second)
+    return result + np.float32(0.5 * quantile(values, 0.02))
+
+
+def curved(values: npt.NDArray[np.float32], sigma: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Return the height of the Gaussian that would explain the curvature around each pixel.
+
+    What is not curved within a column, a background that was misjudged or is uneven, does not count.
+    """
+    blur = _CURVED
+    smooth = ndimage.gaussian_filter(values, [blur * side for side in sigma], mode="nearest", truncate=2.5)
+    padded = np.pad(smooth, 1, mode="edge")
+    second = (padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * smooth) * np.float32(sigma[0] ** 2)
+    second += (padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * smooth) * np.float32(sigma[1] ** 2)
+    result: npt.NDArray[np.float32] = np.float32(-0.5 * (1 + blur**2) ** 2) * second
+    return result
+
+
+def hollow(image: npt.NDArray[np.float32], x: Array, y: Array) -> npt.NDArray[np.bool_]:
+    """Return at which places an image is curved upwards in all directions.
+
+    What a fit leaves in the hollows between columns is a background that is uneven; shoulders of columns are
+    curved downwards along the flank.
+    """
+    step = 2  # about a width of the column, so that noise counts less
+    row, column = (place + step for place in nearest_pixels(x, y))
+    padded = np.pad(image, step, mode="edge")
+    down = padded[row + step, column] + padded[row - step, column] - 2 * padded[row, column]
+    across = padded[row, column + step] + padded[row, column - step] - 2 * padded[row, column]
+    mixed = padded[row + step, column + step] + padded[row - step, column - step]
+    mixed = 0.25 * (mixed - padded[row + step, column - step] - padded[row - step, column + step])
+    return np.asarray((down + across > 0) & (down * across > mixed * mixed))
+
+
+def maxima(image: npt.NDArray[np.float32], sigma: tuple[float, float], lowest: float) -> tuple[Array, Array]:
+    """Return columns and rows of local maxima above `lowest`, at least a width apart."""
+    size = [2 * max(1, int(0.8 * side)) + 1 for side in sigma]
+    high = image == ndimage.maximum_filter(image, size, mode="nearest")
+    rows, columns = np.nonzero(high & (image > lowest))
+    x, y = columns.astype(float), rows.astype(float)
+    padded = np.pad(image, 1, mode="edge")
+    centre = padded[rows + 1, columns + 1]
+    shifts = []
+    for axis in ((0, 1), (1, 0)):
+        before = padded[rows + 1 - axis[0], columns + 1 - axis[1]]
+        after = padded[rows + 1 + axis[0], columns + 1 + axis[1]]
+        curvature = np.minimum(before + after - 2 * centre, -1e-9)
+        shifts.append(np.clip(0.5 * (before - after) / curvature, -0.49, 0.49))
+    return x + shifts[0], y + shifts[1]
+
+
+def peak_width(values: npt.NDArray[np.float32]) -> float:
+    """Return a typical width of peaks in pixels: where a difference of Gaussians is strongest."""
+    spread = values - values.mean()
+    scales = 1.5 * 1.15 ** np.arange(20)
+    scales = scales[scales < min(values.shape) / 8]
+    blurred = [ndimage.gaussian_filter(spread, scale, mode="reflect", truncate=3) for scale in scales]
+    if len(blurred) < 3:
+        return 1.5
+    power = [float(np.percentile(a - b, 99.5)) for a, b in itertools.pairwise(blurred)]
+    # Of a Gaussian of width s the normalised response is greatest at blur s (Lindeberg 1998).
+    return float(scales[int(np.argmax(power))])
