@@ -158,7 +158,8 @@ def bootstrap_many(
 
     bootstrap(groups, collect, draws=draws)
     low, high = np.quantile(np.array(values), [0.025, 0.975], axis=0)
-    return np.stack([low, high], axis=1).tolist()
+    intervals: list[list[float]] = np.stack([low, high], axis=1).tolist()
+    return intervals
 
 
 def _covered(sets: ConformalSets, answers: Answers) -> dict[str, Any]:
