@@ -25,7 +25,8 @@ from atomvision_hub._files import write_json
 from atomvision_hub.cards.model import write_model_card
 from atomvision_hub.engine.config import load_config
 from atomvision_hub.engine.data import open_source
-from atomvision_hub.engine.tasks import srgan, srgan_report
+from atomvision_hub.engine.tasks import srgan
+from atomvision_hub.engine.tasks.srgan.scores import simple_methods, spread_rows
 from atomvision_hub.errors import UsageError
 from atomvision_hub.models.super_resolution import SuperResolution
 
@@ -136,18 +137,18 @@ def draw(folders: list[Path], runs: list[dict[str, Any]]) -> None:
     low, truth = judge.low(), judge.truth()
     names = rows.columns.get("formula", rows.columns.get("material_id"))
     examples = []
-    for row in srgan_report.spread_rows(len(rows), 5)[1:-1].tolist():
+    for row in spread_rows(len(rows), 5)[1:-1].tolist():
         title = str(names[row]) if names else f"image {row}"
         if config.training.degradation == "physical":
             title += f"\n{float(judge.doses[row]):.0f} e/Å²"
         pictures = {
             "low resolution": low[row],
-            "bicubic": srgan_report.simple_methods(low[row][None], 0.0)["bicubic"][0],
+            "bicubic": simple_methods(low[row][None], 0.0)["bicubic"][0],
         }
         pictures |= {name: network.upscale(low[row]).image for name, network in networks.items()}
         examples.append((title, pictures | {"truth": truth[row]}))
     pixel = rows.columns["pixel_size"][0][0] if "pixel_size" in rows.columns else config.data.pixel_size
-    srgan_report.draw_examples(examples, pixel, folders[0] / PICTURE)
+    srgan.draw_examples(examples, pixel, folders[0] / PICTURE)
 
 
 def main() -> None:

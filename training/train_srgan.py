@@ -23,7 +23,6 @@ from atomvision_hub.engine.data import open_source
 from atomvision_hub.engine.report import base_facts, hardware
 from atomvision_hub.engine.run import RunFolder, run_script
 from atomvision_hub.engine.tasks import srgan
-from atomvision_hub.engine.tasks.srgan_report import draw_examples, draw_history
 from atomvision_hub.models.perceptual import Content
 from atomvision_hub.models.super_resolution import Discriminator, SuperResolution
 
@@ -148,8 +147,8 @@ def main() -> None:
     )
     chosen = history[progress["best_epoch"] - 1]
     run.save_model(best_model)
-    draw_history(history, settings.pretrain_epochs, run.path / "curves.png")
-    draw_examples(report.examples, report.pixel_size, run.path / "examples.png")
+    srgan.draw_history(history, settings.pretrain_epochs, run.path / "curves.png")
+    srgan.draw_examples(report.examples, report.pixel_size, run.path / "examples.png")
     run.finish(facts | report.facts(chosen, content.origin, settings), options, report.in_words())
 
 

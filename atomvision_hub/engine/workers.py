@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 #: Imported once, by the process that the workers are forked from: they start in a moment then.
-_PRELOADED = ("timm.utils", "atomvision_hub.engine.tasks.alignn", "atomvision_hub.engine.tasks.srgan_report")
+_PRELOADED = ("timm.utils", "atomvision_hub.engine.tasks.alignn", "atomvision_hub.engine.tasks.srgan.scores")
 
 
 def cores() -> int:

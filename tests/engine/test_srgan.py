@@ -16,7 +16,8 @@ from PIL import Image
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.engine.augment import sample
 from atomvision_hub.engine.data import Rows
-from atomvision_hub.engine.tasks import srgan, srgan_report
+from atomvision_hub.engine.tasks import srgan
+from atomvision_hub.engine.tasks.srgan import scores as srgan_scores
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 CPU = torch.device("cpu")
@@ -169,18 +170,18 @@ def test_unsound_settings_are_one_line() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene() -> srgan_report.Scene:
+def scene() -> srgan_scores.Scene:
     frame = simulate_stem(load_structures("reference")["MoS2"], shape=(128, 128), pixel_size=0.1)
     truth = (frame.image / frame.image.max()).astype(np.float32)
-    columns = srgan_report.columns_of_row(
+    columns = srgan_scores.columns_of_row(
         {name: frame.atoms[name] for name in frame.atoms.dtype.names}, truth.shape, frame.pixel_size, 1.7
     )
-    return srgan_report.Scene(truth, columns, (0.1, 0.1))
+    return srgan_scores.Scene(truth, columns, (0.1, 0.1))
 
 
-def test_atoms_lost_and_invented_are_counted(scene: srgan_report.Scene) -> None:
+def test_atoms_lost_and_invented_are_counted(scene: srgan_scores.Scene) -> None:
     assert scene.columns is not None
-    perfect = srgan_report.judge_image(scene.truth, scene)
+    perfect = srgan_scores.judge_image(scene.truth, scene)
     assert perfect[0] == 100
     assert perfect[1] == pytest.approx(1)
     right = perfect[2]
@@ -192,43 +193,43 @@ def test_atoms_lost_and_invented_are_counted(scene: srgan_report.Scene) -> None:
     middle = inner[np.argmin(((inner - 64) ** 2).sum(1))]
     hole = np.exp(-((x - middle[0]) ** 2 + (y - middle[1]) ** 2) / 50)
     lost = scene.truth - hole * scene.truth[round(middle[1]), round(middle[0])]
-    found = srgan_report.judge_image(lost.astype(np.float32), scene)
+    found = srgan_scores.judge_image(lost.astype(np.float32), scene)
     assert found[2:5] == [right - 1, 1, 0]
     # The centre of a hexagon is empty: an atom put there is false.
     distance = np.sqrt(((np.stack([x, y], -1)[:, :, None] - inner) ** 2).sum(-1)).min(-1)
     distance[:40], distance[-40:], distance[:, :40], distance[:, -40:] = 0, 0, 0, 0
     row, column = np.unravel_index(int(np.argmax(distance)), distance.shape)
     extra = np.exp(-((x - column) ** 2 + (y - row) ** 2) / 50)
-    found = srgan_report.judge_image((scene.truth + 0.6 * extra).astype(np.float32), scene)
+    found = srgan_scores.judge_image((scene.truth + 0.6 * extra).astype(np.float32), scene)
     assert found[2:5] == [right, 0, 1]
     moved = np.roll(scene.truth, 2, axis=1)
-    found = srgan_report.judge_image(moved, scene)
+    found = srgan_scores.judge_image(moved, scene)
     assert math.sqrt(found[5] / found[2]) == pytest.approx(0.2, abs=0.02)
 
 
-def test_part_of_an_image_and_columns_nobody_tells(scene: srgan_report.Scene) -> None:
+def test_part_of_an_image_and_columns_nobody_tells(scene: srgan_scores.Scene) -> None:
     frame = simulate_stem(load_structures("reference")["MoS2"], shape=(128, 128), pixel_size=0.1)
     atoms = {name: frame.atoms[name] for name in frame.atoms.dtype.names}
     part = scene.truth[20:116, 10:106]
-    told = srgan_report.columns_of_row(atoms, part.shape, (0.1, 0.1), 1.7, corner=(10, 20))
-    scores = srgan_report.judge_image(part, srgan_report.Scene(part, told, (0.1, 0.1)))
+    told = srgan_scores.columns_of_row(atoms, part.shape, (0.1, 0.1), 1.7, corner=(10, 20))
+    scores = srgan_scores.judge_image(part, srgan_scores.Scene(part, told, (0.1, 0.1)))
     assert scores[2] > 20
     assert scores[3:5] == [0, 0]
-    guessed = srgan_report.columns_found(part, (0.1, 0.1))
-    scores = srgan_report.judge_image(part, srgan_report.Scene(part, guessed, (0.1, 0.1)))
+    guessed = srgan_scores.columns_found(part, (0.1, 0.1))
+    scores = srgan_scores.judge_image(part, srgan_scores.Scene(part, guessed, (0.1, 0.1)))
     assert scores[3:] == [0, 0, 0]
-    assert np.isnan(srgan_report.judge_image(part, srgan_report.Scene(part))[2:]).all()
+    assert np.isnan(srgan_scores.judge_image(part, srgan_scores.Scene(part))[2:]).all()
 
 
 def test_simple_methods_and_smoothing() -> None:
     truth = np.stack([np.kron(np.eye(4), np.ones((8, 8)))] * 2).astype(np.float32)
     low = truth.reshape(2, 8, 4, 8, 4).mean((2, 4))
-    methods = srgan_report.simple_methods(low, 0.8)
+    methods = srgan_scores.simple_methods(low, 0.8)
     assert list(methods) == ["bicubic", "lanczos", "smoothed_bicubic"]
     assert all(images.shape == truth.shape for images in methods.values())
-    assert srgan_report.choose_smoothing(low, methods["bicubic"]) == 0
+    assert srgan_scores.choose_smoothing(low, methods["bicubic"]) == 0
     noisy = low + np.random.default_rng(0).normal(0, 0.5, low.shape).astype(np.float32)
-    assert srgan_report.choose_smoothing(noisy, methods["bicubic"]) > 0.3
+    assert srgan_scores.choose_smoothing(noisy, methods["bicubic"]) > 0.3
 
 
 def test_figures_and_their_intervals() -> None:
@@ -244,7 +245,7 @@ def test_figures_and_their_intervals() -> None:
         ]
     )
     scores[30:, 2:] = np.nan  # atoms were sought in 30 of them
-    found = srgan_report.summarise(scores)
+    found = srgan_scores.summarise(scores)
     right, missed, false, squares = np.nansum(scores[:, 2:], 0)
     assert found["psnr"]["value"] == pytest.approx(scores[:, 0].mean())
     assert (found["psnr"]["n"], found["missing_atoms"]["n"]) == (40, 30)
@@ -256,20 +257,20 @@ def test_figures_and_their_intervals() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.15)
     # Copies of an image are no further observations.
     copies = np.repeat(scores, 4, axis=0)
-    grouped = srgan_report.summarise(copies, np.repeat(np.arange(40), 4))
+    grouped = srgan_scores.summarise(copies, np.repeat(np.arange(40), 4))
     assert grouped["psnr"]["groups"] == 40
     assert np.ptp(grouped["psnr"]["interval"]) == pytest.approx(high - low, rel=0.15)
-    facts = srgan_report.metric_facts({"bicubic": scores - 1, "ours": scores}, "ours", None)
+    facts = srgan_scores.metric_facts({"bicubic": scores - 1, "ours": scores}, "ours", None)
     assert facts["psnr"]["baselines"]["bicubic"] == pytest.approx(scores[:, 0].mean() - 1)
     none = scores[:1].copy()
     none[0, 2:] = 0
-    assert srgan_report.summarise(none)["position_error"]["value"] is None
+    assert srgan_scores.summarise(none)["position_error"]["value"] is None
 
 
-def test_processes_judge_alike(scene: srgan_report.Scene) -> None:
+def test_processes_judge_alike(scene: srgan_scores.Scene) -> None:
     methods = {"same": np.stack([scene.truth] * 2), "darker": np.stack([0.9 * scene.truth] * 2)}
-    alone = srgan_report.judge_images(methods, [scene, srgan_report.Scene(scene.truth)])
+    alone = srgan_scores.judge_images(methods, [scene, srgan_scores.Scene(scene.truth)])
     assert np.isnan(alone["same"][1, 2:]).all()
-    both = srgan_report.judge_images(methods, [scene, srgan_report.Scene(scene.truth)], workers=2)
+    both = srgan_scores.judge_images(methods, [scene, srgan_scores.Scene(scene.truth)], workers=2)
     assert all(np.array_equal(alone[name], both[name], equal_nan=True) for name in methods)
     assert alone["darker"][0, 0] < 40
