@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,86 +11,31 @@ import numpy.typing as npt
 
 from atomvision_hub.errors import UsageError
 from atomvision_hub.simulation.arguments import finite, image_shape, pair, pixel_sizes
-from atomvision_hub.simulation.projection import Pose, Projection, points_in_view, pose, project
+from atomvision_hub.simulation.frame import CrystalFrame
+from atomvision_hub.simulation.projection import points_in_view, pose, project
 from atomvision_hub.simulation.psf import RadialPSF, as_psf
 from atomvision_hub.simulation.render import render
-from atomvision_hub.simulation.targets import ATOM_DTYPE, Table, disk_mask, overlap_columns
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
-@dataclass(frozen=True)
-class StemFrame:
+@dataclass(frozen=True, kw_only=True)
+class StemFrame(CrystalFrame):
     """A simulated image with its calibration, its targets and all that was chosen to make it.
+
+    The image is in Z**z_exponent per Å².
 
     Attributes
     ----------
-    image
-        Intensity, float32 [row, column], row 0 at the top, in Z**z_exponent per Å².
-    atoms
-        Table of the atoms whose mask disk touches the image: `x` (column) and `y` (row) in pixels, `z` in Å,
-        `number`, `index` in the crystal, `column` (atoms with equal values overlap in projection: single
-        linkage within 0.05 Å), `visible` (the centre lies inside the image).
-    mask
-        Whether a pixel's centre is within `mask_radius` of an atom, bool [row, column].
-    pixel_size
-        Å per pixel along (rows, columns).
-    rotation
-        Turn of the crystal from +x towards +y, in degrees.
-    shift
-        Shift of the crystal (x, y), in Å.
     z_exponent
         Exponent of the atomic number.
     psf
         Point-spread function.
-    mask_radius
-        Radius of the mask's disks, in Å.
     """
 
-    image: npt.NDArray[np.float32]
-    pixel_size: tuple[float, float]
-    rotation: float
-    shift: tuple[float, float]
     z_exponent: float
     psf: RadialPSF
-    mask_radius: float
-    _projection: Projection
-    _pose: Pose
-
-    # Table and mask are made when asked for: rendering alone does not pay for them.
-    @cached_property
-    def atoms(self) -> Table:
-        """Table of the atoms whose mask disk touches the image."""
-        (height, width), (dy, dx), radius = self.image.shape, self.pixel_size, self.mask_radius
-        crystal = self._projection
-        view = points_in_view(
-            crystal.points, crystal, self._pose, (height, width), (radius / dy, radius / dx)
-        )
-        table = np.empty(len(view.index), dtype=ATOM_DTYPE)
-        table["x"], table["y"] = view.x, view.y
-        table["z"] = crystal.heights[view.index] if view.z is None else view.z
-        table["number"], table["index"] = crystal.numbers[view.index], view.index
-        table["column"] = overlap_columns(view.x * dx, view.y * dy)
-        x, y = table["x"], table["y"]
-        table["visible"] = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-        return table
-
-    @cached_property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Whether a pixel's centre is within `mask_radius` of an atom, bool [row, column]."""
-        return self._disks(self.atoms)
-
-    def mask_of(self, number: int) -> npt.NDArray[np.bool_]:
-        """Return the mask of one element, given by its atomic number, bool [row, column]."""
-        return self._disks(self.atoms[self.atoms["number"] == number])
-
-    def element_mask(self) -> npt.NDArray[np.uint8]:
-        """Return the atomic number at every pixel, 0 for background; the heaviest where disks overlap."""
-        elements = np.zeros(self.image.shape, dtype=np.uint8)
-        for number in np.unique(self.atoms["number"]):
-            elements[self.mask_of(number)] = number
-        return elements
 
     def parameters(self) -> dict[str, Any]:
         """Return the columns of a `StemRow` that say how the image was made, by name.
@@ -107,13 +51,6 @@ class StemFrame:
             "psf": str(self.psf),
             "mask_radius": self.mask_radius,
         }
-
-    def _disks(self, atoms: Table) -> npt.NDArray[np.bool_]:
-        # Atoms on top of each other have one disk; pairs of float32 compare quickest as whole numbers.
-        pairs = np.column_stack([atoms["x"], atoms["y"]]).view(np.int64)
-        x, y = np.unique(pairs).view(np.float32).reshape(-1, 2).T
-        rows, columns = self.image.shape
-        return disk_mask(x, y, (rows, columns), self.pixel_size, self.mask_radius)
 
 
 def simulate_stem(
