@@ -1,0 +1,276 @@
+"""Analyze: drop a micrograph, see its atoms, lattice and what is known about their errors."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from atomvision_hub import analyze
+from atomvision_hub.errors import UsageError
+from atomvision_hub.inference import Analysis
+from atomvision_hub.inference.analysis import first_usable
+from atomvision_hub.inference.overlay import overlay
+from atomvision_hub.microscopy import FORMATS, MicroscopeImage
+from atomvision_hub.microscopy.view import to_view
+from tabs import figures
+from tabs.shared import LIFE, file_stem, guarded, read_upload, say, session_folder
+
+#: Circles beyond this number are drawn smaller, so that the image stays to be seen.
+_MOST_CIRCLES = 4000
+_UNITS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "pm": 0.01}
+#: A class that is no likelier than all others together is none.
+_SURE = 0.5
+
+
+def build() -> None:
+    """Lay out the tab."""
+    images = gr.State([], time_to_live=LIFE)
+    clicks = gr.State([], time_to_live=LIFE)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            upload = gr.File(
+                label="Micrograph: PNG, TIFF, DM3, DM4, EMD, SXM, …",
+                file_types=sorted(FORMATS),
+                elem_id="analyze-file",
+                height=120,
+            )
+            index = gr.Dropdown([], label="Image in the file", visible=False, elem_id="analyze-index")
+            calibration = gr.HTML(elem_id="analyze-calibration")
+            with gr.Accordion("Calibration", open=False, elem_id="analyze-scale"):
+                pixel_size = gr.Number(
+                    None,
+                    label="Pixel size, Å per pixel",
+                    info="Empty: as the file says",
+                    minimum=0,
+                    precision=None,
+                )
+                gr.Markdown(
+                    "**From a scale bar**: click its two ends in the image, or type its length in pixels."
+                )
+                ruler = gr.Image(
+                    label="Click both ends of the scale bar", interactive=False, format="jpeg",
+                    elem_id="analyze-ruler", buttons=[], height=300,
+                )  # fmt: skip
+                with gr.Row():
+                    bar_pixels = gr.Number(None, label="Length in pixels", minimum=0)
+                    bar_length = gr.Number(None, label="Length it stands for", minimum=0)
+                    bar_unit = gr.Dropdown(list(_UNITS), value="nm", label="Unit")
+                use_bar = gr.Button("Take the pixel size from the bar", size="sm")
+            with gr.Accordion("How columns look", open=False):
+                contrast = gr.Radio(["auto", "bright", "dark"], value="auto", label="Columns of atoms are")
+                threshold = gr.Slider(
+                    0.0,
+                    0.9,
+                    value=0.05,
+                    step=0.01,
+                    label="Smallest height of a column, relative to the highest",
+                )
+            again = gr.Button("Analyze", variant="primary", elem_id="analyze-again")
+            status = gr.HTML(elem_id="analyze-status")
+            headline = gr.HTML(elem_id="analyze-class")
+            numbers = gr.HTML(elem_id="analyze-numbers")
+        with gr.Column(scale=3, min_width=300):
+            picture = gr.HTML(elem_id="analyze-picture")
+            spectrum = gr.HTML(elem_id="analyze-spectrum")
+            intensities = gr.HTML(elem_id="analyze-histogram")
+            with gr.Row():
+                files = {
+                    name: gr.DownloadButton(text, interactive=False, size="sm", elem_id=f"analyze-{name}")
+                    for name, text in _DOWNLOADS.items()
+                }
+    results = (headline, numbers, picture, spectrum, intensities)
+    settings = (index, pixel_size, contrast, threshold)
+
+    def empty() -> dict[Any, Any]:
+        # Made when asked for: a component made here would be laid out.
+        return dict.fromkeys(results) | {button: _button(None) for button in files.values()}
+
+    @guarded(status, images, *results)
+    def opened(path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        if path is None:
+            yield {images: [], calibration: "", ruler: None, **empty(), index: gr.Dropdown(visible=False)}
+            return
+        yield empty()
+        found = read_upload(path)
+        first = first_usable(found)
+        yield {
+            images: found,
+            index: gr.Dropdown(
+                [(_name(image), image.index) for image in found], value=first.index, visible=len(found) > 1
+            ),
+            pixel_size: None,
+            bar_pixels: None,
+            clicks: [],
+            calibration: _calibration(first),
+        }
+        yield from answered(found, first.index, None, "auto", 0.05, request)
+
+    @guarded(status, *results)
+    def repeated(
+        found: list[MicroscopeImage],
+        at: int | None,
+        size: float | None,
+        bright: str,
+        height: float,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        if not found:
+            raise UsageError("there is no image yet; drop a micrograph above")
+        yield from answered(found, at, size, bright, height, request)
+
+    def answered(
+        found: list[MicroscopeImage],
+        at: int | None,
+        size: float | None,
+        bright: Any,
+        height: float,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        image = next((one for one in found if one.index == at), found[0])
+        result = analyze(image, pixel_size=size or None, contrast=bright, threshold=height)
+        yield {
+            status: say("Analyzed.", "good"),
+            calibration: _calibration(image, result),
+            headline: _headline(result),
+            numbers: _numbers(result),
+            picture: _picture(image, result),
+            intensities: figures.histogram(image.data, "intensities of the pixels"),
+            ruler: figures.shrunk(to_view(image.data).grey),
+        }
+        folder = session_folder(request)
+        for made in _files(folder, image, result):
+            yield {
+                status: say("Analyzed.", "good"),
+                **{files[name]: _button(path) for name, path in made.items()},
+            }
+
+    def clicked(
+        found: list[MicroscopeImage], at: int | None, points: list[Any], event: gr.SelectData
+    ) -> dict[Any, Any]:
+        points = [*points, event.index][-2:] if len(points) < 2 else [event.index]
+        if len(points) < 2 or not found:
+            return {clicks: points, status: say("One end is marked; click the other end.")}
+        image = next((one for one in found if one.index == at), found[0])
+        step = max(1, -(-max(image.data.shape) // figures.SIDE))
+        length = step * math.dist(*points)
+        return {
+            clicks: points,
+            bar_pixels: round(length, 1),
+            status: say(f"The bar is {length:.1f} pixels long; type the length that it stands for."),
+        }
+
+    @guarded(status)
+    def measured(pixels: float | None, length: float | None, unit: str) -> dict[Any, Any]:
+        if not pixels or not length or pixels <= 0 or length <= 0:
+            raise UsageError("give the length of the bar in pixels and the length that it stands for")
+        size = length * _UNITS[unit] / pixels
+        return {pixel_size: float(f"{size:.6g}"), status: say(f"{size:.4g} Å per pixel; now press Analyze.")}
+
+    upload.change(
+        opened, upload, [images, index, pixel_size, bar_pixels, clicks, calibration, ruler, status, *results,
+                         *files.values()], api_name="analyze", show_progress="minimal",
+    )  # fmt: skip
+    for event in (again.click, index.input, pixel_size.submit):
+        event(
+            repeated, [images, *settings], [calibration, ruler, status, *results, *files.values()],
+            api_visibility="private", show_progress="minimal",
+        )  # fmt: skip
+    ruler.select(clicked, [images, index, clicks], [clicks, bar_pixels, status], api_visibility="private")
+    use_bar.click(
+        measured, [bar_pixels, bar_length, bar_unit], [pixel_size, status], api_visibility="private"
+    )
+
+
+_DOWNLOADS = {
+    "json": "JSON",
+    "csv": "CSV of atoms",
+    "cif": "CIF of the motif",
+    "png": "PNG",
+    "html": "HTML report",
+}
+
+
+def _button(path: Path | None) -> Any:
+    return gr.DownloadButton(value=None if path is None else str(path), interactive=path is not None)
+
+
+def _name(image: MicroscopeImage) -> str:
+    frame = f", frame {image.frame + 1} of {image.frames}" if image.frames > 1 else ""
+    return f"{image.index}: {image.name}{frame}"
+
+
+def _calibration(image: MicroscopeImage, result: Analysis | None = None) -> str:
+    rows, columns = image.data.shape
+    words = [f"{image.file.name}: {columns} x {rows} px"]
+    size = image.pixel_size if result is None else result.calibration.pixel_size
+    if size is None:
+        words.append("no pixel size in the file; lengths are in pixels until you give one")
+    else:
+        told = (
+            f"{size[1]:.4g}"
+            if math.isclose(size[0], size[1], rel_tol=1e-3)
+            else f"{size[1]:.4g} x {size[0]:.4g}"
+        )
+        given = result is not None and result.calibration.source == "given"
+        words.append(f"{told} Å/px, {'as you say' if given else 'as the file says'}")
+    return f'<p class="av-file">{html.escape(", ".join(words))}</p>'
+
+
+def _headline(result: Analysis) -> str:
+    lattice = result.lattice
+    if lattice is None or lattice.probability < _SURE:
+        why = "no lattice fits the image"
+        if lattice is not None:
+            why = f"likeliest is {lattice.label.replace('_', ' ')} with {lattice.probability:.2f}"
+        shown, told = "cannot say", html.escape(why)
+    else:
+        shown = lattice.label.replace("_", " ")
+        told = f"probability {lattice.probability:.2f}"
+    shares = figures.bars(lattice.probabilities, lattice.label) if lattice is not None else ""
+    return (
+        f'<div class="av-class" role="status"><span class="av-small">Lattice</span>'
+        f'<strong data-testid="lattice-class">{html.escape(shown)}</strong> <span>{told}</span>{shares}</div>'
+    )
+
+
+def _numbers(result: Analysis) -> str:
+    graph = result.graph
+    rows = [("Columns of atoms", f"{len(result.atoms):,}")]
+    if graph.nearest_distance is not None:
+        rows.append(
+            ("Nearest columns", f"{graph.nearest_distance:.3g} ± {graph.nearest_spread:.2g} {graph.unit}")
+        )
+    if graph.order is not None:
+        rows.append(("Share that repeats (order)", f"{graph.order:.2f}"))
+    return figures.table(rows, "Measured") + figures.notes(result.warnings)
+
+
+def _picture(image: MicroscopeImage, result: Analysis) -> str:
+    atoms = result.atoms
+    dy, dx = result.calibration.pixel_size or (1.0, 1.0)
+    grey = to_view(image.data).grey
+    layers = {}
+    if len(atoms):
+        scale = 1.0 if len(atoms) <= _MOST_CIRCLES else 0.4
+        radius = scale * float(np.median(atoms.radius)) * math.sqrt(dy / dx)
+        layers[f"atoms ({len(atoms):,})"] = figures.circles(atoms.x, atoms.y, radius)
+    label = f"{image.file.name} with {len(atoms)} columns of atoms marked"
+    return figures.image_with_layers(grey, layers, label, (dy, dx))
+
+
+def _files(folder: Path, image: MicroscopeImage, result: Analysis) -> Iterator[dict[str, Path]]:
+    """Write the downloads, the quick ones first."""
+    stem = folder / file_stem(image.file.name)
+    made = {name: stem.with_name(f"{stem.name}.{name}") for name in _DOWNLOADS}
+    made["json"].write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    made["csv"].write_text(result.to_csv(), encoding="utf-8")
+    yield {name: made[name] for name in ("json", "csv")}
+    made["png"].write_bytes(overlay(image.data, result))
+    yield {"png": made["png"]}
