@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum
@@ -21,6 +23,7 @@ Kind = Literal["tem", "stem", "stm", "sem", "diffraction"]
 #: Bytes of pixels that one file may unfold to, and pixels of one image: beyond any camera in use, and what a
 #: hostile header or a decompression bomb cannot exceed.
 MAX_BYTES, MAX_PIXELS = 2**31, 2**27
+_tighter: ContextVar[tuple[int, int] | None] = ContextVar("_tighter", default=None)
 #: Images that one file may hold.
 MAX_IMAGES = 4096
 
@@ -122,6 +125,29 @@ class Signal:
     notes: tuple[str, ...] = ()
 
 
+@contextmanager
+def size_limits(*, max_bytes: int, max_pixels: int) -> Iterator[None]:
+    """Read files within tighter limits than `MAX_BYTES` and `MAX_PIXELS`, for those of strangers.
+
+    Parameters
+    ----------
+    max_bytes
+        That a file may have, and may unfold to.
+    max_pixels
+        Of one image.
+    """
+    token = _tighter.set((min(max_bytes, MAX_BYTES), min(max_pixels, MAX_PIXELS)))
+    try:
+        yield
+    finally:
+        _tighter.reset(token)
+
+
+def allowed_size() -> tuple[int, int]:
+    """Return how many bytes a file and how many pixels an image may have."""
+    return _tighter.get() or (MAX_BYTES, MAX_PIXELS)
+
+
 def check_size(shape: Iterable[int], itemsize: int) -> None:
     """Refuse what a file declares to be too large, before any memory is asked for.
 
@@ -133,10 +159,11 @@ def check_size(shape: Iterable[int], itemsize: int) -> None:
     lengths = [int(length) for length in shape]
     pixels = int(np.prod(lengths[-2:], dtype=object)) if lengths else 1
     total = int(np.prod(lengths, dtype=object)) * itemsize if lengths else itemsize
-    if total > MAX_BYTES or pixels > MAX_PIXELS:
+    most_bytes, most_pixels = allowed_size()
+    if total > most_bytes or pixels > most_pixels:
         told = " x ".join(str(length) for length in lengths)
         raise MicroscopyError(
-            f"declares {told} pixels, more than {MAX_BYTES // 2**20:,} MiB a file or {MAX_PIXELS // 10**6} "
+            f"declares {told} pixels, more than {most_bytes // 2**20:,} MiB a file or {most_pixels // 10**6} "
             "megapixels an image; bin or crop it first",
             step="size",
         )

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from atomvision_hub.errors import MissingExtraError
 from atomvision_hub.microscopy import nanonis, plain_images, rosetta, tiff
 from atomvision_hub.microscopy.frame import (
-    MAX_BYTES,
     MAX_IMAGES,
     MicroscopeImage,
     MicroscopyError,
     Signal,
+    allowed_size,
     check_pixels,
 )
 
@@ -159,9 +159,10 @@ def format_of(path: Path) -> Format:
     except OSError as problem:
         reason = (problem.strerror or "").lower()
         raise MicroscopyError(f"{path.name} cannot be opened: {reason}; check path and rights") from None
-    if facts.st_size > MAX_BYTES:
+    most, _ = allowed_size()
+    if facts.st_size > most:
         raise MicroscopyError(
-            f"{path.name} has {facts.st_size / 2**30:.1f} GiB, the limit is {MAX_BYTES >> 30}; split it",
+            f"{path.name} has {facts.st_size / 2**20:,.0f} MiB, the limit is {most >> 20:,}; split it",
             step="size",
         )
     if not start:

@@ -17,7 +17,14 @@ import tifffile
 from PIL import Image
 
 from atomvision_hub.errors import MissingExtraError, UsageError
-from atomvision_hub.microscopy import MicroscopyError, frame, read_images, rosetta, write_demo_file
+from atomvision_hub.microscopy import (
+    MicroscopyError,
+    frame,
+    read_images,
+    rosetta,
+    size_limits,
+    write_demo_file,
+)
 
 Write = Callable[..., Path]
 Make = Callable[..., bytes]
@@ -461,3 +468,17 @@ def test_demo_file(tmp_path: Path, dtype: str) -> None:
         UsageError, match=r"uint8, uint16 or float32 \[row, column\] are written, not int64\[12, 10\]"
     ):
         write_demo_file(path, RAMP.astype(np.int64), (0.1, 0.1))
+
+
+def test_files_of_strangers_are_read_within_tighter_limits(write: Write) -> None:
+    path = write("scan.png", picture_bytes(np.arange(400, dtype=np.uint8).reshape(20, 20)))
+    with (
+        size_limits(max_bytes=2**20, max_pixels=399),
+        pytest.raises(MicroscopyError, match="declares 20 x 20"),
+    ):
+        read_images(path)
+    with size_limits(max_bytes=60, max_pixels=400):
+        refusal(path, "size", "the limit is 0")
+    with size_limits(max_bytes=2**40, max_pixels=400):
+        assert frame.allowed_size() == (frame.MAX_BYTES, 400)
+    assert read_images(path)[0].data.shape == (20, 20)
