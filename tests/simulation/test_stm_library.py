@@ -156,3 +156,14 @@ def test_pickled_content_is_never_opened(tmp_path: Path) -> None:
     np.savez(stream, header=np.array([{"format": 1}], dtype=object))
     with pytest.raises(AtomVisionError, match="damaged volume"):
         stm_library.unpack(stream.getvalue(), flat_layer(REFERENCE["graphene"]), (0.5,), "band_edge")
+
+
+def test_what_is_not_stored_is_not_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpaw_engine, "state_density", None)
+    crystals = load_structures("reference")
+    found = stm_library.stored_densities(crystals["MoS2"], [-0.5], cache=tmp_path)
+    assert found is not None
+    assert found[0].bias == -0.5
+    strange = crystals["MoS2"].copy()
+    strange.positions[0, 2] += 0.2
+    assert stm_library.stored_densities(strange, [-0.5], cache=tmp_path) is None
