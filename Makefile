@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-stm test-dgl check clean help
+.PHONY: demo app test test-stm test-dgl test-app check clean help
 
 help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
 	@echo "make test   the whole test suite, offline"
 	@echo "make test-stm  installs GPAW (needs a C++ compiler) and runs the tests that compute with it"
 	@echo "make test-dgl  installs DGL (Python 3.11) on top of .venv in an environment of its own and tests the bridge"
+	@echo "make app    the page for the browser, on this machine alone (installs Gradio in an environment of its own)"
+	@echo "make test-app  tests of that page in Chromium (Debian: apt-get install -y chromium)"
 	@echo "make check  ruff, mypy --strict, then the test suite"
 	@echo "make test-wheel  the whole road from the built wheel in an empty environment"
 
@@ -51,6 +53,20 @@ build/dgl/.done: pyproject.toml .venv/.test
 
 test-dgl: build/dgl/.done
 	build/dgl/bin/python -m pytest tests/analysis/test_dgl.py
+
+# Gradio wants an older Pillow than the rest: it lives above .venv, whose packages it sees.
+build/app/.done: pyproject.toml .venv/.test
+	rm -rf build/app && $(PYTHON) -m venv build/app
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' > "$$(build/app/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth"
+	build/app/bin/python -m pip install --quiet --disable-pip-version-check 'gradio>=6.31' 'playwright>=1.65'
+	@touch $@
+
+app: build/app/.done
+	build/app/bin/python app/app.py
+
+# Browser tests; without Chromium they are skipped with a line that says how to install it.
+test-app: build/app/.done
+	build/app/bin/python -m pytest tests/app
 
 check: .venv/.dev
 	$(BIN)/ruff check .
