@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo app test test-stm test-dgl test-app check clean help
+.PHONY: demo app test test-stm test-dgl test-multislice test-app check clean help
 
 help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
 	@echo "make test   the whole test suite, offline"
 	@echo "make test-stm  installs GPAW (needs a C++ compiler) and runs the tests that compute with it"
 	@echo "make test-dgl  installs DGL (Python 3.11) on top of .venv in an environment of its own and tests the bridge"
+	@echo "make test-multislice  installs abTEM on top of .venv in an environment of its own and computes with it"
 	@echo "make app    the page for the browser, on this machine alone (installs Gradio in an environment of its own)"
 	@echo "make test-app  tests of that page in Chromium (Debian: apt-get install -y chromium)"
 	@echo "make check  ruff, mypy --strict, then the test suite"
@@ -53,6 +54,16 @@ build/dgl/.done: pyproject.toml .venv/.test
 
 test-dgl: build/dgl/.done
 	build/dgl/bin/python -m pytest tests/analysis/test_dgl.py
+
+# abTEM brings a compiler (numba) and notebook widgets, which nothing else here needs.
+build/multislice/.done: pyproject.toml .venv/.test
+	rm -rf build/multislice && $(PYTHON) -m venv build/multislice
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' > "$$(build/multislice/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth"
+	build/multislice/bin/python -m pip install --quiet --disable-pip-version-check 'abtem>=1.0.11'
+	@touch $@
+
+test-multislice: build/multislice/.done
+	OMP_NUM_THREADS=1 build/multislice/bin/python -m pytest tests/simulation/test_multislice.py tests/physics/test_multislice_laws.py
 
 # Gradio wants an older Pillow than the rest: it lives above .venv, whose packages it sees.
 build/app/.done: pyproject.toml .venv/.test

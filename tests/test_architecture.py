@@ -92,6 +92,7 @@ def test_package_does_not_import_the_scripts(repository: Path) -> None:
 #: Optional engine -> the one module that may import it.
 ENGINES = {
     "gpaw": "simulation/gpaw_engine.py",
+    "abtem": "simulation/multislice/engine.py",
     "rsciio": "microscopy/",
     "dask": "data/dask_engine.py",
     "distributed": "data/dask_engine.py",
@@ -123,7 +124,7 @@ def test_optional_engines_stay_behind_their_adapters(repository: Path) -> None:
 )
 def test_import_costs_no_torch(statement: str) -> None:
     heavy = {"torch", "transformers", "timm", "jarvis", "matplotlib.pyplot", "skimage", "networkx"}
-    heavy |= {"gpaw", "rsciio", "dask", "bs4", "sklearn"}
+    heavy |= {"gpaw", "abtem", "rsciio", "dask", "bs4", "sklearn"}
     code = f"import sys; {statement}; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
