@@ -32,9 +32,12 @@ from atomvision_hub.analysis import (
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH, RESOLVABLE_PEAK
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference.identity import identity
+from atomvision_hub.inference.lattice_parameters import CALIBRATION, Measured, measure_lattice, with_origin
+from atomvision_hub.inference.lattice_result import PowerSpectrum
 from atomvision_hub.inference.lattice_views import NONE, classify_views
 from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
 from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary
+from atomvision_hub.inference.spectrum import fringes, power_spectrum
 from atomvision_hub.microscopy import MicroscopeImage, metadata, read_images
 from atomvision_hub.microscopy.view import to_view
 from atomvision_hub.models.pretrained import DEFAULT_SEGMENTER, pretrained_folder
@@ -76,8 +79,9 @@ def analyze(
     classifier: str | os.PathLike[str] | None = None,
     contrast: Contrast = "auto",
     threshold: float = RESOLVABLE_PEAK,
+    calibration_error: float = CALIBRATION,
 ) -> Analysis:
-    """Find the atoms in an image, connect them, and tell the class of their lattice.
+    """Find the atoms in an image, connect them, and tell their lattice.
 
     Parameters
     ----------
@@ -100,6 +104,9 @@ def analyze(
     threshold
         Smallest height of a column relative to the highest (their 99th percentile), 0..1: what is lower is
         no atom.
+    calibration_error
+        Relative standard error of the pixel size, stated beside that of the lattice parameters. Instrument
+        files do not tell it; 5 % where nobody calibrated on a known crystal.
 
     Returns
     -------
@@ -121,9 +128,12 @@ def analyze(
         raise UsageError(f"contrast must be auto, bright or dark, not {contrast!r}")
     if not 0 <= threshold < 1:
         raise UsageError(f"the threshold is a relative height, 0 to below 1, not {threshold}")
+    if not 0 <= calibration_error < 1:
+        raise UsageError(f"the calibration error is relative, 0 to below 1, not {calibration_error}")
     chosen = _chosen(image, index)
+    given = _given(pixel_size)
     try:
-        return _analyze(chosen, _given(pixel_size), segmenter, classifier, contrast, threshold)
+        return _analyze(chosen, given, segmenter, classifier, contrast, threshold, calibration_error)
     except AnalysisError as problem:
         if chosen.file == _ARRAY:
             raise
@@ -175,6 +185,7 @@ def _analyze(
     classifier: str | os.PathLike[str] | None,
     contrast: Contrast,
     threshold: float,
+    calibration_error: float,
 ) -> Analysis:
     calibration = _calibration(image, given)
     warnings = [note for note in image.notes if not note.startswith("not calibrated")]
@@ -219,7 +230,9 @@ def _analyze(
             f"the columns hardly repeat (order {graph.order:.2f}): no single crystal, or texture and noise "
             "among them; look at the picture, try a higher threshold; a class of lattice means little"
         )
-    lattice = classify_views(grey, scale, bright, classifier, models, warnings)
+    measured, spectrum = _lattice(values, calibration, scale, calibration_error, atoms)
+    warnings += measured.notes
+    lattice = classify_views(grey, scale, bright, classifier, measured, models, warnings)
     if lattice is not None and cell is not None and lattice.label != cell.lattice:
         warnings.append(
             f"the class is {lattice.label}, but the columns repeat on a {cell.lattice} cell: "
@@ -242,10 +255,39 @@ def _analyze(
         bonds=bonds,
         cell=cell,
         lattice=lattice,
+        parameters=measured.parameters,
+        no_lattice=measured.reason,
+        regions=measured.regions,
+        spectrum=spectrum,
         models=models,
         version=__version__,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _lattice(
+    values: Values,
+    calibration: Calibration,
+    scale: tuple[float, float],
+    calibration_error: float,
+    atoms: AtomTable,
+) -> tuple[Measured, PowerSpectrum]:
+    """Return the lattice that fits, its cell drawn at a column, and the peaks of the power spectrum."""
+    measured = measure_lattice(
+        values, calibration.pixel_size, apparent=min(scale), calibration=calibration_error
+    )
+    found = measured.parameters
+    if found is not None:
+        measured = dataclasses.replace(measured, parameters=with_origin(found, atoms.x, atoms.y))
+    spectrum = power_spectrum(values, calibration.pixel_size, measured.parameters)
+    spacing = fringes(spectrum)
+    if found is None and spacing is not None:
+        reason = (
+            f"fringes of one set of planes only, {spacing:.3g} {calibration.unit} apart; "
+            "a lattice needs two directions"
+        )
+        measured = dataclasses.replace(measured, reason=reason)
+    return measured, spectrum
 
 
 def _calibration(image: MicroscopeImage, given: tuple[float, float] | None) -> Calibration:

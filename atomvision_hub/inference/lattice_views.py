@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.analysis import AtomTable, fit_lattice
+from atomvision_hub.analysis import AtomTable
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
-from atomvision_hub.analysis.errors import AnalysisError
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference.identity import identity
+from atomvision_hub.inference.lattice_parameters import Measured
 from atomvision_hub.inference.result import LatticeClass
 from atomvision_hub.microscopy.view import to_view
 from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
-from atomvision_hub.structures.record import LATTICES
 
 #: In place of a model: do without.
 NONE = "none"
 #: What answers where no model is named: the fit of `analysis.lattice_fit`.
 FIT = "lattice fit"
-#: Relative distortion of real scans, which often are off by several per cent.
-DISTORTION = 0.02
+#: Probability of the best class below which others are named too.
+UNSURE = 0.7
 _GRID = 2  # most views a side that the classifier is shown
 
 Values = npt.NDArray[np.float32]
@@ -36,12 +35,14 @@ def classify_views(
     scale: tuple[float, float],
     atoms: AtomTable,
     model: str | os.PathLike[str] | None,
+    measured: Measured,
     models: dict[str, dict[str, str | None]],
     warnings: list[str],
 ) -> LatticeClass | None:
     """Return the class of lattice: the mean answer to views spread over where columns are.
 
-    Without a model the lattice is fitted to the image itself. A graph classifier is asked about the columns.
+    Without a model it is the class of the lattice that was fitted to the image. A graph classifier is asked
+    about the columns.
     A classifier of images is shown each view twice: as it was recorded, and as the sum of the columns
     that were found, without noise and ground, as in the images it learned from. The recorded view
     counts as much as the columns explain of it (square of the correlation): a noisy one is hardly
@@ -49,11 +50,11 @@ def classify_views(
     """
     if str(model) == NONE:
         return None
+    if model is None:
+        return _fitted(measured, models, warnings)
     if not len(atoms):
         warnings.append("no columns of atoms found, hence no class of lattice")
         return None
-    if model is None:
-        return _fitted(grey, scale, models, warnings)
     from atomvision_hub.inference.graph_lattice import is_graph_classifier
 
     if is_graph_classifier(str(model)):
@@ -94,30 +95,20 @@ def classify_views(
 
 
 def _fitted(
-    grey: npt.NDArray[np.uint8],
-    scale: tuple[float, float],
-    models: dict[str, dict[str, str | None]],
-    warnings: list[str],
+    measured: Measured, models: dict[str, dict[str, str | None]], warnings: list[str]
 ) -> LatticeClass | None:
     """Return the class of the lattice that fits the image best, or None where none does."""
     models["classifier"] = {"name": FIT, "sha256": None, "revision": None}
-    try:
-        fit = fit_lattice(grey, scale, distortion=DISTORTION)
-    except AnalysisError as problem:
-        warnings.append(f"no class of lattice: {problem}")
+    found = measured.parameters
+    if found is None:
+        warnings.append(f"no lattice: {measured.reason}; --classifier asks a network all the same")
         return None
-    if fit.lattice is None:
-        warnings.append(
-            "no lattice fits the image: it does not repeat, or fewer than two periods are in view; "
-            "--classifier asks a network all the same"
-        )
-        return None
+    ranked = sorted(found.probabilities.items(), key=lambda entry: -entry[1])
+    if ranked[0][1] < UNSURE:
+        told = ", ".join(f"{name} {chance:.2f}" for name, chance in ranked[:3])
+        warnings.append(f"the class is open within the errors: {told}")
     return LatticeClass(
-        label=fit.lattice,
-        probabilities=dict(zip(LATTICES, fit.probabilities, strict=True)),
-        model=FIT,
-        views=1,
-        agreement=1.0,
+        label=found.lattice, probabilities=found.probabilities, model=FIT, views=1, agreement=1.0
     )
 
 

@@ -11,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.analysis import AtomGraph, AtomTable
+from atomvision_hub.inference.lattice_result import LatticeParameters, PowerSpectrum, Region
+from atomvision_hub.inference.lattice_result import rounded as _figures
 from atomvision_hub.inference.repeats import Cell
 
 #: Version of the JSON layout.
-SCHEMA = 1
+SCHEMA = 2
+#: Columns of the CSV of the power spectrum's peaks.
+PEAK_COLUMNS = ("h", "k", "x", "y", "error", "d", "d_error", "intensity", "snr", "distance")
 #: Columns of the CSV and keys of ``atoms`` in the JSON.
 ATOM_COLUMNS = (
     "x",
@@ -155,6 +159,14 @@ class Analysis:
     lattice
         Class of lattice according to the classifier, or ``None`` where none could be told; `warnings` says
         why.
+    parameters
+        Lattice that fits the image, with errors; ``None`` where none does, or parts show several.
+    no_lattice
+        Why `parameters` is ``None``.
+    regions
+        All parts of the image that were fitted on their own.
+    spectrum
+        Peaks of the power spectrum, with indices where there are `parameters`; ``None`` for too small images.
     models
         Role -> name and checksum of what was used.
     version
@@ -179,6 +191,10 @@ class Analysis:
     bonds: AtomGraph = field(repr=False)
     cell: Cell | None
     lattice: LatticeClass | None
+    parameters: LatticeParameters | None
+    no_lattice: str | None
+    regions: tuple[Region, ...]
+    spectrum: PowerSpectrum | None
     models: dict[str, dict[str, str | None]]
     version: str
     warnings: tuple[str, ...] = ()
@@ -259,6 +275,10 @@ class Analysis:
                 "views": self.lattice.views,
                 "agreement": _figures(self.lattice.agreement),
             },
+            "lattice_parameters": None if self.parameters is None else self.parameters.to_dict(),
+            "no_lattice": self.no_lattice,
+            "regions": [region.to_dict() for region in self.regions],
+            "spectrum": None if self.spectrum is None else self.spectrum.to_dict(),
             "warnings": list(self.warnings),
             "models": self.models,
             "version": self.version,
@@ -274,9 +294,15 @@ class Analysis:
         writer.writerows(zip(*(columns[name] for name in ATOM_COLUMNS), strict=True))
         return stream.getvalue()
 
-
-def _figures(value: float | None, digits: int = 6) -> float | None:
-    return None if value is None else float(f"{value:.{digits}g}")
+    def peaks_csv(self) -> str:
+        """Return the peaks of the power spectrum as CSV with a header; no indices where none fit."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(PEAK_COLUMNS)
+        for peak in self.spectrum.peaks if self.spectrum else ():
+            values = (getattr(peak, name) for name in PEAK_COLUMNS)
+            writer.writerow([_figures(v) if isinstance(v, float) else v for v in values])
+        return stream.getvalue()
 
 
 def _short(values: npt.NDArray[Any], digits: int = 6) -> list[float]:
