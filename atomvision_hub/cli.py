@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-import errno
-import json
+import dataclasses
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
 from atomvision_hub import __version__
-from atomvision_hub.commands import analyze, atoms_picture, cluster, doctor, metadata, spacings, stm_picture
+from atomvision_hub.commands import (
+    analyze,
+    atoms_picture,
+    cluster,
+    completion,
+    doctor,
+    metadata,
+    spacings,
+    stm_picture,
+    welcome,
+)
+from atomvision_hub.commands.shared import (
+    DONE,
+    DONE_WITH_REJECTS,
+    JsonLinesOption,
+    JsonOption,
+    emit,
+    exit_code,
+    explain,
+    note,
+)
 from atomvision_hub.errors import AtomVisionError, UsageError
 
-#: Exit codes of all commands.
-DONE, FAILED, WRONG_USAGE, DONE_WITH_REJECTS = 0, 1, 2, 3
+if TYPE_CHECKING:
+    from atomvision_hub.data.publish import PushReport
 
-
-def explain(error: BaseException) -> tuple[str, int] | None:
-    """Give the line to print and the exit code for an error that the user can mend, `None` for a defect."""
-    if isinstance(error, AtomVisionError):
-        return f"error: {error}", error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; finished work is kept, the same command goes on", FAILED
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return f"error: no space left{where}; free some and run the same command again, it goes on", FAILED
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileNotFoundError):
-        return f"error: {error.strerror}: {error.filename}", FAILED
-    return None
+#: Headings of the list of commands.
+_DATA, _MODELS, _IMAGES, _PICTURES, _HERE = "Datasets", "Models", "Images", "Pictures", "This installation"
 
 
 class _Commands(typer.core.TyperGroup):
     """Turns errors of any command into one line on standard error and an exit code."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except Exception as error:
+            self._leave(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,36 +60,29 @@ class _Commands(typer.core.TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(DONE) from None
         except (Exception, KeyboardInterrupt) as error:
-            line = explain(error)
-            if line is None or os.environ.get("ATOMVISION_DEBUG"):
-                raise
-            typer.echo(line[0], err=True)
+            self._leave(error)
+            raise
+
+    def _leave(self, error: BaseException) -> None:
+        """Print what the user can mend and leave; of a defect the trace is needed."""
+        line = explain(error)
+        if line is not None and not os.environ.get("ATOMVISION_DEBUG"):
+            note(line[0])
             raise typer.Exit(line[1]) from None
 
 
 app = typer.Typer(
     name="atomvision",
     cls=_Commands,
-    help="""Datasets and models for atomic-resolution images.
+    help="""Datasets, simulators and models for atomic-resolution images.
 
-    A first result, offline, in minutes:  atomvision demo --out demo-output
-
-    A dataset of your own:  atomvision build stem2d --source my_crystals/ --out my_dataset
+    Without a command it tells where to begin. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some
+    inputs were rejected.
     """,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Task(StrEnum):
-    """What can be trained."""
-
-    classifier = "classifier"
-    segmenter = "segmenter"
-    alignn = "alignn"
-    srgan = "srgan"
-    autoencoder = "autoencoder"
 
 
 def say(text: str = "") -> None:
@@ -91,11 +98,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(welcome.GUIDE, nl=False)
 
 
 SourceOption = Annotated[
@@ -103,6 +112,7 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         "-s",
+        autocompletion=completion.sources,
         help="'reference' (embedded crystals), 'synthetic:N' (random ones), "
         "'jarvis:dft_2d|c2db|twod_matpd|alex_pbe_2d_all', or any file or folder of the dataset's kind "
         "(structures, volumes, instrument files). Repeat to join several; duplicates are dropped.",
@@ -125,15 +135,22 @@ OutOption = Annotated[
 ConfigOption = Annotated[
     list[str],
     typer.Option(
-        "--config", "-c", help="Name of a config of the dataset or a YAML file; repeat for several."
+        "--config",
+        "-c",
+        autocompletion=completion.dataset_configs,
+        help="Name of a config of the dataset or a YAML file; repeat for several.",
     ),
 ]
 
 
-@app.command(no_args_is_help=True)
+@app.command(no_args_is_help=True, rich_help_panel=_DATA)
 def build(
     dataset: Annotated[
-        str, typer.Argument(help="Which dataset: stem2d, stm2d, arxiv_figures, experimental_tem.")
+        str,
+        typer.Argument(
+            autocompletion=completion.datasets,
+            help="Which dataset: stem2d, stm2d, arxiv_figures, experimental_tem.",
+        ),
     ],
     out: OutOption,
     source: SourceOption = [],  # noqa: B006 - typer copies it
@@ -165,6 +182,7 @@ def build(
     jarvis_arxiv: Annotated[
         bool, typer.Option("--jarvis-arxiv", help="The arXiv dump of jarvis-tools (source 'jarvis:arxiv').")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a dataset: from crystals, from articles, or from instrument files.
 
@@ -201,6 +219,9 @@ def build(
             dask=dask,
         )
     )
+    if as_json:
+        emit({"dataset": dataset, **dataclasses.asdict(report)})
+        raise typer.Exit(DONE_WITH_REJECTS if report.rejected else DONE)
     for name, splits in report.rows.items():
         say(f"{name}: " + ", ".join(f"{split} {rows:,}" for split, rows in splits.items()) + " rows")
     if report.rejected:
@@ -210,17 +231,25 @@ def build(
     raise typer.Exit(DONE_WITH_REJECTS if report.rejected else DONE)
 
 
-@app.command(no_args_is_help=True)
-def validate(folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")]) -> None:
-    """Check a dataset folder: schema, checksums, card, images, masks, splits."""
+@app.command(no_args_is_help=True, rich_help_panel=_DATA)
+def validate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a dataset.")], as_json: JsonOption = False
+) -> None:
+    """Check a dataset folder: schema, checksums, card, images, masks, splits.
+
+    Example: atomvision validate build/stem2d
+    """
     from atomvision_hub.data import validate_folder
 
     problems = validate_folder(folder)
+    if as_json:
+        emit({"folder": str(folder), "valid": not problems, "problems": problems})
     for problem in problems:
-        typer.echo(f"problem: {problem}", err=True)
+        note(f"problem: {problem}")
     if problems:
         raise AtomVisionError(f"{folder} has {len(problems)} problem(s)")
-    say(f"{folder} is valid")
+    if not as_json:
+        say(f"{folder} is valid")
 
 
 RepoOption = Annotated[str, typer.Option("--repo-id", help="Repository on the Hub: ORG/NAME.")]
@@ -230,45 +259,74 @@ TagOption = Annotated[
 PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
 
 
-@app.command(no_args_is_help=True)
+@app.command(no_args_is_help=True, rich_help_panel=_DATA)
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished dataset.")],
     repo_id: RepoOption,
     tag: TagOption,
     private: PrivateOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Publish a dataset folder on the Hugging Face Hub and tag it.
 
     The token is taken from HF_TOKEN or from `hf auth login`.
+
+    Example: atomvision push build/stem2d --repo-id ORG/stem2d --tag v1.0.0
     """
     from atomvision_hub.data.publish import exit_on_interrupt, push_dataset
 
     with exit_on_interrupt():
-        say(str(push_dataset(folder, repo_id, tag=tag, private=private)))
+        report = push_dataset(folder, repo_id, tag=tag, private=private)
+    _tell_push(report, as_json)
 
 
-@app.command(no_args_is_help=True)
+@app.command(no_args_is_help=True, rich_help_panel=_MODELS)
 def push_model(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     repo_id: RepoOption,
     tag: TagOption,
     private: PrivateOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Publish a model folder on the Hugging Face Hub and tag it."""
+    """Publish a model folder on the Hugging Face Hub and tag it.
+
+    Example: atomvision push-model my_model --repo-id ORG/lattice-classifier --tag v1.0.0
+    """
     from atomvision_hub.data.publish import exit_on_interrupt
     from atomvision_hub.data.publish import push_model as push_folder
 
     with exit_on_interrupt():
-        say(str(push_folder(folder, repo_id, tag=tag, private=private)))
+        report = push_folder(folder, repo_id, tag=tag, private=private)
+    _tell_push(report, as_json)
+
+
+def _tell_push(report: PushReport, as_json: bool) -> None:
+    if as_json:
+        emit(dataclasses.asdict(report))
+    else:
+        say(str(report))
 
 
 @app.command(
     no_args_is_help=True,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    rich_help_panel=_MODELS,
+    # What follows the task is for the script, --help included.
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def train(
-    context: typer.Context,
-    task: Annotated[Task, typer.Argument(help="What to train.")],
+    task: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=completion.tasks, help=f"What to train: {', '.join(completion.tasks(''))}."
+        ),
+    ],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            autocompletion=completion.training_options,
+            help="Options of the script; atomvision train TASK --help lists them.",
+        ),
+    ] = None,
 ) -> None:
     """Train a model with `accelerate launch`; all options go to the training script.
 
@@ -276,63 +334,72 @@ def train(
     """
     from atomvision_hub.engine.launch import launch
 
-    raise typer.Exit(launch(task.value, context.args))
+    raise typer.Exit(launch(task, options or []))
 
 
-@app.command(no_args_is_help=True)
+@app.command(no_args_is_help=True, rich_help_panel=_IMAGES)
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files: PNG, TIFF, JPEG.")],
     model: Annotated[
         str | None,
         typer.Option(help="Model folder or Hub id; without it the small classifier that ships here."),
     ] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Pixel size in Å, if known.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
+    pixel_size: Annotated[float | None, typer.Option(min=1e-6, help="Å/px, if known.")] = None,
+    as_json: JsonLinesOption = False,
 ) -> None:
-    """Tell the two-dimensional Bravais lattice in images; works offline."""
+    """Tell the two-dimensional Bravais lattice in images; works offline.
+
+    Exit code 3: some images were refused.
+
+    Example: atomvision predict image.png --pixel-size 0.1
+    """
     from atomvision_hub.inference import predict as run
 
     failed = 0
     for path in images:
         try:
             result = run(path, model=model, pixel_size=pixel_size)
+        except UsageError:
+            raise  # the same for all images
         except AtomVisionError as error:
             # The other images still get their answer.
-            typer.echo(f"error: {error}", err=True)
+            note(f"error: {error}")
             failed += 1
             continue
         if as_json:
-            say(json.dumps({"image": str(path), **result.to_dict()}, ensure_ascii=False))
+            emit({"image": str(path), **result.to_dict()})
         else:
             ranked = sorted(result.probabilities.items(), key=lambda item: -item[1])
             others = ", ".join(f"{name} {value:.2f}" for name, value in ranked[1:])
             say(f"{path}: {result.label} {ranked[0][1]:.2f} ({others})")
             for warning in result.warnings:
-                typer.echo(f"  note: {warning}", err=True)
-    if failed:
-        raise typer.Exit(FAILED)
+                note(f"  note: {warning}")
+    raise typer.Exit(exit_code(len(images) - failed, failed))
 
 
-@app.command()
+@app.command(rich_help_panel=_HERE)
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to put the results.")] = Path("demo-output"),
     tiny: Annotated[
         bool, typer.Option("--tiny", help="The same road in seconds, with a useless model.")
     ] = False,
 ) -> None:
-    """Build a dataset, train a small classifier on it, evaluate, reload, predict: offline, in minutes."""
+    """Build a dataset, train a small classifier on it, evaluate, reload, predict: offline, in minutes.
+
+    Example: atomvision demo --out demo-output
+    """
     from atomvision_hub.demo import run_demo
 
     run_demo(out, tiny=tiny, say=say)
 
 
-app.add_typer(metadata.app, name="metadata")
-app.command(no_args_is_help=True)(analyze.analyze)
-app.command(no_args_is_help=True)(spacings.spacings)
-app.command(no_args_is_help=True)(stm_picture.stm_picture)
-app.command(no_args_is_help=True)(atoms_picture.atoms_picture)
-app.command(no_args_is_help=True)(cluster.cluster)
-app.command()(doctor.doctor)
+app.command(no_args_is_help=True, rich_help_panel=_IMAGES)(analyze.analyze)
+app.command(no_args_is_help=True, rich_help_panel=_IMAGES)(spacings.spacings)
+app.add_typer(metadata.app, name="metadata", rich_help_panel=_IMAGES)
+app.command(no_args_is_help=True, rich_help_panel=_PICTURES)(cluster.cluster)
+app.command(rich_help_panel=_PICTURES)(stm_picture.stm_picture)
+app.command(rich_help_panel=_PICTURES)(atoms_picture.atoms_picture)
+app.command(rich_help_panel=_HERE)(doctor.doctor)
 
 
 def main() -> None:

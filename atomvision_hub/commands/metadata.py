@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from atomvision_hub.commands.shared import JsonLinesOption, JsonOption, emit, exit_code, note
 from atomvision_hub.errors import AtomVisionError, UsageError
 
 app = typer.Typer(
@@ -65,11 +66,17 @@ def extract(
     sidecars: Annotated[
         bool, typer.Option(help="Complete it with the YAML beside the image and of its folder.")
     ] = True,
+    as_json: JsonLinesOption = False,
 ) -> None:
-    """Print what instrument files tell about their images, each value with its origin."""
+    """Print what instrument files tell about their images, each value with its origin.
+
+    Exit code 3: some files were refused.
+
+    Example: atomvision metadata extract scan.dm4
+    """
     from atomvision_hub.microscopy import metadata, read_images
 
-    failed = False
+    failed = 0
     for file in files:
         try:
             found = [metadata.extract(image) for image in read_images(file)]
@@ -78,12 +85,12 @@ def extract(
                 found = [metadata.complete(facts, beside) for facts in found]
         except AtomVisionError as error:
             # The other files still get their answer.
-            typer.echo(f"error: {error}", err=True)
-            failed = True
+            note(f"error: {error}")
+            failed += 1
             continue
         for number, facts in enumerate(found):
-            if form is Form.json:
-                typer.echo(json.dumps(facts.model_dump(mode="json"), ensure_ascii=False, sort_keys=True))
+            if form is Form.json or as_json:
+                emit(facts.model_dump(mode="json"))
             else:
                 several = len(files) + len(found) > 2
                 typer.echo(
@@ -91,44 +98,50 @@ def extract(
                     + metadata.to_yaml(facts),
                     nl=False,
                 )
-    if failed:
-        raise typer.Exit(1)
+    raise typer.Exit(exit_code(len(files) - failed, failed))
 
 
 @app.command(no_args_is_help=True)
 def validate(
     paths: Annotated[list[Path], typer.Argument(help="YAML files, instrument files, or folders with both.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Check YAML files: one line a problem, with file, line, field and remedy.
 
     Of an instrument file its YAML is checked together with what the file says; contradictions are notes.
+
+    Example: atomvision metadata validate my_images/
     """
     from atomvision_hub.microscopy import metadata
 
-    checked, problems = 0, 0
+    checked = 0
+    problems: list[str] = []
+    notes: list[str] = []
     for file in (file for path in paths for file in _files_of(path)):
         checked += 1
         try:
             if file.suffix == ".yaml":
                 metadata.read_sidecar(file)
             elif file.suffix.lower() in (".yaml", ".yml"):
-                problems += 1
-                typer.echo(f"problem: {file}: is not read; end its name in .yaml", err=True)
+                problems.append(f"{file}: is not read; end its name in .yaml")
             else:
-                for note in _notes(file):
-                    typer.echo(f"note: {file}: {note}", err=True)
+                notes += [f"{file}: {found}" for found in _notes(file)]
         except metadata.MetadataError as error:
-            problems += len(error.problems)
-            for problem in error.problems:
-                typer.echo(f"problem: {problem}", err=True)
+            problems += map(str, error.problems)
         except AtomVisionError as error:
-            problems += 1
-            typer.echo(f"problem: {error}", err=True)
+            problems.append(str(error))
+    for text in notes:
+        note(f"note: {text}")
+    for text in problems:
+        note(f"problem: {text}")
     if not checked:
         raise UsageError("no YAML file found there; write one with atomvision metadata template")
+    if as_json:
+        emit({"files": checked, "valid": not problems, "problems": problems, "notes": notes})
     if problems:
-        raise AtomVisionError(f"{problems} problem(s) in {checked} file(s)")
-    typer.echo(f"{checked} file(s) valid")
+        raise AtomVisionError(f"{len(problems)} problem(s) in {checked} file(s)")
+    if not as_json:
+        typer.echo(f"{checked} file(s) valid")
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -163,7 +176,10 @@ def _notes(file: Path) -> list[str]:
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for people instead.")] = False,
 ) -> None:
-    """Print the JSON Schema, with units, NeXus paths and terms of the EM Glossary."""
+    """Print the JSON Schema, with units, NeXus paths and terms of the EM Glossary.
+
+    Example: atomvision metadata schema > metadata.schema.json
+    """
     from atomvision_hub.microscopy import metadata
 
     if markdown:

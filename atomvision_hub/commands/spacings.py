@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atomvision_hub.commands import completion
+from atomvision_hub.commands.shared import JsonOption, PixelSizeOption, emit, note
 from atomvision_hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
 
 def spacings(
     image: Annotated[Path, typer.Argument(help="Image or instrument file: PNG, TIFF, DM4, EMD, SXM, ...")],
-    pixel_size: Annotated[
-        float | None, typer.Option(min=1e-6, help="Å/px; without it what the file says.")
-    ] = None,
+    pixel_size: PixelSizeOption = None,
     structure: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.phases,
             help="Crystal to compare with: a file that ASE reads, an id of the reference crystals (MoS2), "
-            "or one of Au, Fe3O4, Pt, Rh, Si, SnS, SrTiO3."
+            "or one of Au, Fe3O4, Pt, Rh, Si, SnS, SrTiO3.",
         ),
     ] = None,
     calibration: Annotated[
@@ -36,15 +36,18 @@ def spacings(
     crop: Annotated[
         str | None, typer.Option(help="Only a part: ROW,COLUMN,HEIGHT,WIDTH in pixels; one particle of many.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="PNG of image, spectrum and table to write.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", "--picture", help="PNG of image, spectrum and table to write."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure lattice spacings in an image and name the planes of a crystal that they fit.
 
     Pixel size and, where it is one of the crystals named below, the formula are also taken from the YAML
     beside the image (atomvision metadata template).
 
-    Example: atomvision spacings scan.dm4 --structure Fe3O4 --picture spacings.png
+    Example: atomvision spacings scan.dm4 --structure Fe3O4 --out spacings.png
     """
     from atomvision_hub.analysis import PHASES, lattice_spacings, match_spacings
     from atomvision_hub.microscopy import metadata, read_images
@@ -66,7 +69,7 @@ def spacings(
     found = lattice_spacings(pixels, size, calibration_uncertainty=calibration)
     matches = match_spacings(found, crystal) if crystal is not None and size is not None else None
     if crystal is not None and size is None:
-        typer.echo(f"note: {image} has no pixel size; give --pixel-size to compare with a crystal", err=True)
+        note(f"note: {image} has no pixel size; give --pixel-size to compare with a crystal")
     if picture is not None:
         from atomvision_hub._files import write_bytes
         from atomvision_hub.analysis.picture import spacings_picture
@@ -76,7 +79,7 @@ def spacings(
     if as_json:
         told = {"image": str(image), "index": index, "structure": structure, "pixel_size_source": source}
         content = {**told, **found.to_dict(), **(matches.to_dict() if matches else {})}
-        typer.echo(json.dumps(content, ensure_ascii=False, sort_keys=True))
+        emit(content)
         return
     typer.echo(f"image {index + 1} of {len(images)} ({chosen.name}), {_size_text(size, source)}")
     for line in _report(found, matches):

@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
+from atomvision_hub.commands import completion
+from atomvision_hub.commands.shared import JsonOption, emit
 from atomvision_hub.errors import UsageError
 
 
 def stm_picture(
     crystals: Annotated[
-        list[str] | None, typer.Argument(help="Reference crystals; by default graphene, FeTe and MoS2.")
+        list[str] | None,
+        typer.Argument(
+            autocompletion=completion.crystals,
+            help="Reference crystals; by default graphene, FeTe and MoS2.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("stm_and_stem.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("stm_and_stem.png"),
     bias: Annotated[float, typer.Option(min=0.01, help="Magnitude of the sample bias, V.")] = 0.5,
     current: Annotated[bool, typer.Option("--current", help="Constant current in place of height.")] = False,
     field_of_view: Annotated[float, typer.Option(min=1, max=200, help="Side of the images, Å.")] = 20.0,
@@ -22,6 +28,7 @@ def stm_picture(
     surrogate: Annotated[
         bool, typer.Option("--surrogate", help="s orbitals in place of computed densities of states.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw crystals in STM at both signs of the bias and in STEM, with one field of view.
 
@@ -45,4 +52,7 @@ def stm_picture(
         surrogate=surrogate,
     )
     write_bytes(out, picture)
-    typer.echo(f"wrote {out}")
+    if as_json:
+        emit({"picture": str(out), "crystals": names, "bias": bias, "field_of_view": field_of_view})
+    else:
+        typer.echo(f"wrote {out}")

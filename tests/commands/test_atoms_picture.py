@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from atomvision_hub.cli import app
-from atomvision_hub.commands.atoms_picture import count_atoms, draw
+from atomvision_hub.commands.atoms_drawing import count_atoms, draw
 from atomvision_hub.errors import UsageError
 from atomvision_hub.structures import flat_layer, load_structures
 

@@ -58,8 +58,9 @@ def test_extract_completes_with_the_yaml_beside(picture: Path) -> None:
 def test_extract_goes_on_after_a_file_that_is_none(picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
+    assert _run("extract", broken).exit_code == 1
     told = _run("extract", broken, picture)
-    assert told.exit_code == 1
+    assert told.exit_code == 3
     assert "error: " in told.output
     assert "broken.png" in told.output
     assert "file: scan.png" in told.output
