@@ -14,6 +14,7 @@ from atomvision_hub.errors import AtomVisionError
 #: Words that a search on the Hub finds these models by.
 _TAGS = {
     "segmenter": ("image-segmentation", "segmentation-models-pytorch"),
+    "lattice": ("transformers", "bravais-lattice"),
     "alignn": ("graph-neural-network", "bravais-lattice"),
     "super_resolution": ("super-resolution", "gan"),
     "autoencoder": ("autoencoder",),

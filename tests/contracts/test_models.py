@@ -95,6 +95,13 @@ def classifier() -> Any:
     return make_classifier("test_resnet", ["hexagonal", "square", "rectangular"], input_size=64)
 
 
+def lattice_network() -> Any:
+    from atomvision_hub.models.lattice_network import make_lattice_network
+
+    shape = {"candidates": 8, "width": 16, "layers": 1, "heads": 2, "pair_width": 8}
+    return make_lattice_network(["hexagonal", "square", "rectangular"], **shape)
+
+
 @dataclass(frozen=True)
 class Case:
     """A model at toy size.
@@ -126,9 +133,18 @@ CASES = {
     "classifier": Case(
         classifier, lambda n: images(n, 64).expand(-1, 3, -1, -1), (2, 3), lambda answer: answer.logits, False
     ),
+    "lattice_network": Case(
+        lattice_network,
+        lambda n: images(n, 64).expand(-1, 3, -1, -1),
+        (2, 3),
+        lambda answer: answer.logits,
+        False,
+    ),
     "vae": Case(variational, lambda n: images(n, 32), (2, 1, 32, 32), lambda answer: answer.reconstruction),
 }
-ours = pytest.mark.parametrize("kind", sorted(set(CASES) - {"classifier"}))
+#: Classes of transformers, which saves and loads them.
+TRANSFORMERS = {"classifier", "lattice_network"}
+ours = pytest.mark.parametrize("kind", sorted(set(CASES) - TRANSFORMERS))
 every = pytest.mark.parametrize("kind", sorted(CASES))
 with_images = pytest.mark.parametrize("kind", sorted(k for k, case in CASES.items() if case.takes_images))
 
@@ -150,7 +166,7 @@ def answer(kind: str, model: nn.Module, given: Any) -> Tensor:
 
 
 def test_every_kind_is_under_contract() -> None:
-    assert set(CASES) == set(_HOMES) | {"classifier"}
+    assert set(CASES) == set(_HOMES) | TRANSFORMERS
 
 
 @every
@@ -180,13 +196,14 @@ def test_saved_and_reloaded_it_answers_the_same(kind: str, tmp_path: Path) -> No
     assert config["model_type"] == kind
 
 
-def test_saved_classifier_is_one_of_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", sorted(TRANSFORMERS))
+def test_saved_classifier_is_one_of_transformers(kind: str, tmp_path: Path) -> None:
     from transformers import AutoModelForImageClassification
 
-    model, given = fresh("classifier"), CASES["classifier"].inputs(2)
+    model, given = fresh(kind), CASES[kind].inputs(2)
     model.save_pretrained(tmp_path)
     again = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
-    assert torch.equal(answer("classifier", again, given), answer("classifier", model, given))
+    assert torch.equal(answer(kind, again, given), answer(kind, model, given))
 
 
 @ours
@@ -265,6 +282,7 @@ GOLDEN: dict[str, list[float]] = {
     "alignn": [0.22878, 0.55789, 0.66762, -0.05941, 0.66402],
     "autoencoder": [0.20852, 0.25553, 0.2382, 0.2537, 0.23223],
     "classifier": [-0.07842, 0.05449, 0.04242, -0.08496, 0.0433],
+    "lattice_network": [-0.3139, -0.052, -0.0735, -0.3207, -0.1278],
     "segmenter": [-0.08254, -0.09961, -0.06372, -0.00938, -0.03989],
     "super_resolution": [1.02546, 0.92759, 0.90194, 0.5017, 0.28517],
     "vae": [0.23282, 0.25609, 0.24672, 0.25458, 0.24837],
