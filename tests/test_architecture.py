@@ -20,8 +20,9 @@ UPSTREAM: dict[str, set[str]] = {
     "cards": set(),
     "data": {"structures", "simulation", "cards"},
     "models": {"analysis"},
-    "engine": {"models", "data", "cards", "analysis", "simulation", "structures"},
     "inference": {"models", "analysis", "microscopy", "simulation", "structures"},
+    "reports": {"inference", "cards"},
+    "engine": {"models", "data", "cards", "analysis", "simulation", "structures", "reports"},
 }
 LEAVES = {"errors", "records", "_files", "__init__"}
 DOORS = {"cli", "commands", "demo"}

@@ -39,7 +39,7 @@ CALIBRATION = 0.05
 
 _FINEST = 0.2  # Å/px; finer images are binned, their columns stay many pixels wide
 _SIDES = (256, 128)  # px of the squares, and the most of them along a side
-_MOST = (5, 7)
+_MOST = (5, 9)
 _LARGEST = 640  # px a side of what is fitted in the end
 _SMALL = 320  # px; up to this the whole image is asked first
 _SHARE = 0.6  # of the squares that show a lattice, those that must agree
@@ -164,8 +164,8 @@ class _Search:
         largest = groups[0]
         alike = [part for part in shown if _same_phase(largest[0], part) or _nested(largest[0], part)]
         if apart(largest) < 2 or len(alike) < _SHARE * len(shown):
-            others = [group for group in groups[1:] if not _nested(largest[0], group[0])]
-            self.several = apart(largest) > 1 and any(apart(group) > 1 for group in others)
+            unlike = [group for group in groups[1:] if not _nested(largest[0], group[0])]
+            self.several = apart(largest) > 1 and any(apart(group) > 1 for group in unlike)
             return _disagreement(groups, len(parts))
         orientations = [
             group for group in groups[1:] if _same_phase(largest[0], group[0]) and apart(group) > 1

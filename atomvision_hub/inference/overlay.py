@@ -16,6 +16,8 @@ _SIDE, _MOST_BONDS = 1400, 1500
 #: Columns above which the image is dots: circles would hide it.
 _MOST_CIRCLES = 4000
 _MAP = "viridis"
+#: Colour of the unit cell, and shortest arrow of its edges relative to the image.
+_CELL, _SHORTEST_ARROW = "#ffd23f", 0.1
 
 
 def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) -> bytes:
@@ -50,6 +52,7 @@ def overlay(image: npt.NDArray[Any], analysis: Analysis, *, bonds: bool = True) 
     _scale_bar(plain, analysis)
     _draw_image(marked, grey, analysis)
     drawn = _draw_atoms(marked, analysis, bonds)
+    draw_cell(plain, analysis)
     # In a place of its own, so that both pictures stay of one size.
     bar = figure.add_axes((0.44, 0.075, 0.26, 0.02))
     figure.colorbar(drawn, cax=bar, orientation="horizontal", label=_colour_label(analysis))
@@ -74,7 +77,12 @@ def _headline(analysis: Analysis) -> str:
     if analysis.calibration.pixel_size is None:
         words.append("not calibrated")
     found = []
-    if (cell := analysis.cell) is not None:
+    if (fit := analysis.parameters) is not None:
+        found.append(
+            f"a {fit.a:.4g} ± {fit.a_error:.2g}, b {fit.b:.4g} ± {fit.b_error:.2g} {fit.unit}, "
+            f"γ {fit.gamma:.1f} ± {fit.gamma_error:.1f}°"
+        )
+    elif (cell := analysis.cell) is not None:
         found.append(
             f"cell {cell.a:.4g} x {cell.b:.4g} {cell.unit}, {cell.gamma:.1f}°: {_plain(cell.lattice)}"
         )
@@ -87,6 +95,49 @@ def _headline(analysis: Analysis) -> str:
 
 def _plain(label: str) -> str:
     return label.replace("_", " ")
+
+
+def draw_cell(axes: Any, analysis: Analysis) -> None:
+    """Draw the unit cell, its edges a and b as arrows, and what was fitted where that is a part only."""
+    from matplotlib.patches import Polygon, Rectangle
+
+    found = analysis.parameters
+    if found is None:
+        return
+    rows, columns = analysis.shape
+    if found.source != "image":
+        left, top, width, height = found.box
+        axes.add_patch(
+            Rectangle(
+                (left, top), width, height, facecolor="none", edgecolor=_CELL, linestyle=":", linewidth=1
+            )
+        )
+    origin, (a, b) = np.array(found.origin), np.array(found.vectors_px)
+    axes.add_patch(
+        Polygon(
+            [origin, origin + a, origin + a + b, origin + b],
+            facecolor=_CELL,
+            alpha=0.3,
+            edgecolor="none",
+        )
+    )
+    # A cell of a few pixels is told by a multiple of its edges.
+    times = max(1, round(_SHORTEST_ARROW * min(rows, columns) / float(np.hypot(*a))))
+    for edge, name in ((a, "a"), (b, "b")):
+        tip = origin + times * edge
+        axes.annotate("", tip, origin, arrowprops={"arrowstyle": "-|>", "color": _CELL, "linewidth": 1.8})
+        shown = name if times == 1 else f"{times}{name}"
+        axes.annotate(
+            shown,
+            tip,
+            tuple(9 * edge / np.hypot(*edge) * (1, -1)),
+            textcoords="offset points",
+            color=_CELL,
+            fontsize=12,
+            fontweight="bold",
+            ha="center",
+            va="center",
+        )
 
 
 def _draw_image(axes: Any, grey: npt.NDArray[np.uint8], analysis: Analysis) -> None:

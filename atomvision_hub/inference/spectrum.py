@@ -47,7 +47,7 @@ def power_spectrum(
     scale = np.array((1.0, 1.0) if pixel_size is None else pixel_size)
     longest = float((scale * part.shape).min()) / 2.5
     found = lattice_spacings(part, pixel_size, max_peaks=MOST_PEAKS, max_spacing=longest)
-    resolution = 1 / (scale[1] * wide), 1 / (scale[0] * high)
+    resolution = float(1 / (scale[1] * wide)), float(1 / (scale[0] * high))
     basis = None if lattice is None else np.array(lattice.vectors)
     return PowerSpectrum(
         peaks=tuple(_indexed(peak, basis, resolution, lattice) for peak in found.peaks),
