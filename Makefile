@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo app test test-stm test-dgl test-multislice test-app check clean help
+.PHONY: demo app docs test test-stm test-dgl test-multislice test-app check clean help
 
 help:
 	@echo "make demo   crystals -> dataset -> trained classifier -> prediction, offline after the installation"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-multislice  installs abTEM on top of .venv in an environment of its own and computes with it"
 	@echo "make app    the page for the browser, on this machine alone (installs Gradio in an environment of its own)"
 	@echo "make test-app  tests of that page in Chromium (Debian: apt-get install -y chromium)"
+	@echo "make docs   the documentation in build/site, from the pages in docs/ and the docstrings"
 	@echo "make check  ruff, mypy --strict, then the test suite"
 	@echo "make test-wheel  the whole road from the built wheel in an empty environment"
 
@@ -78,6 +79,14 @@ app: build/app/.done
 # Browser tests; without Chromium they are skipped with a line that says how to install it.
 test-app: build/app/.done
 	build/app/bin/python -m pytest tests/app
+
+.venv/.docs: pyproject.toml .venv/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 check: .venv/.dev
 	$(BIN)/ruff check .
