@@ -21,10 +21,14 @@ try:
 except ImportError:
     sys.exit("error: the app needs Gradio; pip install 'atomvision-hub[app]', or make app in a checkout")
 
-from tabs import analyze, shared
+from tabs import analyze, describe, explore, shared, simulate, super_resolve
 
 TABS = {
     "Analyze": analyze,
+    "Simulate": simulate,
+    "Super-resolve and denoise": super_resolve,
+    "Describe": describe,
+    "Explore": explore,
 }
 _HERE = Path(__file__).resolve().parent
 _NOTE = (
@@ -39,7 +43,7 @@ def interface() -> gr.Blocks:
         gr.HTML(f'<header class="av-header"><h1>AtomVision</h1><p>{_NOTE}</p></header>')
         for name, tab in TABS.items():
             with gr.Tab(name, elem_id=f"tab-{name.split()[0].lower()}"):
-                tab.build()
+                tab.build(page)
         page.unload(shared.forget)
     return page
 

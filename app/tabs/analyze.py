@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from atomvision_hub import analyze
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference import Analysis
 from atomvision_hub.inference.analysis import first_usable
-from atomvision_hub.inference.overlay import overlay
 from atomvision_hub.microscopy import FORMATS, MicroscopeImage
 from atomvision_hub.microscopy.view import to_view
+from atomvision_hub.reports import analysis_report
+from atomvision_hub.reports.analysis import analysis_pictures
+from atomvision_hub.reports.page import Picture
 from tabs import figures
 from tabs.shared import LIFE, file_stem, guarded, read_upload, say, session_folder
 
@@ -29,7 +31,7 @@ _UNITS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "pm": 0.01}
 _SURE = 0.5
 
 
-def build() -> None:
+def build(page: gr.Blocks) -> None:
     """Lay out the tab."""
     images = gr.State([], time_to_live=LIFE)
     clicks = gr.State([], time_to_live=LIFE)
@@ -39,7 +41,7 @@ def build() -> None:
                 label="Micrograph: PNG, TIFF, DM3, DM4, EMD, SXM, …",
                 file_types=sorted(FORMATS),
                 elem_id="analyze-file",
-                height=120,
+                height=150,
             )
             index = gr.Dropdown([], label="Image in the file", visible=False, elem_id="analyze-index")
             calibration = gr.HTML(elem_id="analyze-calibration")
@@ -47,9 +49,8 @@ def build() -> None:
                 pixel_size = gr.Number(
                     None,
                     label="Pixel size, Å per pixel",
-                    info="Empty: as the file says",
-                    minimum=0,
-                    precision=None,
+                    placeholder="as the file says",
+                    elem_id="analyze-pixel-size",
                 )
                 gr.Markdown(
                     "**From a scale bar**: click its two ends in the image, or type its length in pixels."
@@ -59,8 +60,12 @@ def build() -> None:
                     elem_id="analyze-ruler", buttons=[], height=300,
                 )  # fmt: skip
                 with gr.Row():
-                    bar_pixels = gr.Number(None, label="Length in pixels", minimum=0)
-                    bar_length = gr.Number(None, label="Length it stands for", minimum=0)
+                    bar_pixels = gr.Number(
+                        None, label="Length in pixels", placeholder="pixels", elem_id="analyze-bar-pixels"
+                    )
+                    bar_length = gr.Number(
+                        None, label="Length it stands for", placeholder="length", elem_id="analyze-bar-length"
+                    )
                     bar_unit = gr.Dropdown(list(_UNITS), value="nm", label="Unit")
                 use_bar = gr.Button("Take the pixel size from the bar", size="sm")
             with gr.Accordion("How columns look", open=False):
@@ -150,6 +155,13 @@ def build() -> None:
                 status: say("Analyzed.", "good"),
                 **{files[name]: _button(path) for name, path in made.items()},
             }
+        pictures = analysis_pictures(result, image.data)
+        drawn = [figures.png(one.png, one.caption) for one in pictures[1:]]
+        yield {
+            status: say("Analyzed.", "good"),
+            spectrum: "".join(drawn),
+            **{files[name]: _button(path) for name, path in _pages(folder, image, result, pictures).items()},
+        }
 
     def clicked(
         found: list[MicroscopeImage], at: int | None, points: list[Any], event: gr.SelectData
@@ -226,7 +238,7 @@ def _calibration(image: MicroscopeImage, result: Analysis | None = None) -> str:
 def _headline(result: Analysis) -> str:
     lattice = result.lattice
     if lattice is None or lattice.probability < _SURE:
-        why = "no lattice fits the image"
+        why = result.no_lattice or "no lattice fits the image"
         if lattice is not None:
             why = f"likeliest is {lattice.label.replace('_', ' ')} with {lattice.probability:.2f}"
         shown, told = "cannot say", html.escape(why)
@@ -241,19 +253,38 @@ def _headline(result: Analysis) -> str:
 
 
 def _numbers(result: Analysis) -> str:
-    graph = result.graph
-    rows = [("Columns of atoms", f"{len(result.atoms):,}")]
+    graph, fit = result.graph, result.parameters
+    rows = []
+    if fit is not None:
+        errors = fit.total_errors
+        rows += [
+            ("a", f"{_with_error(fit.a, errors[0])} {fit.unit}"),
+            ("b", f"{_with_error(fit.b, errors[1])} {fit.unit}"),
+            ("γ", f"{_with_error(fit.gamma, errors[2])}°"),
+            ("Cell fitted as", fit.lattice.replace("_", " ")),
+            ("Share of the waves it explains", f"{fit.score:.2f}"),
+        ]
+        if fit.calibration_error is not None:
+            rows.append(("Error of the pixel size, included", f"{100 * fit.calibration_error:.2g} %"))
+    rows.append(("Columns of atoms", f"{len(result.atoms):,}"))
     if graph.nearest_distance is not None:
-        rows.append(
-            ("Nearest columns", f"{graph.nearest_distance:.3g} ± {graph.nearest_spread:.2g} {graph.unit}")
-        )
+        spread = f" ± {graph.nearest_spread:.2g}" if graph.nearest_spread is not None else ""
+        rows.append(("Nearest columns", f"{graph.nearest_distance:.3g}{spread} {graph.unit}"))
     if graph.order is not None:
         rows.append(("Share that repeats (order)", f"{graph.order:.2f}"))
-    return figures.table(rows, "Measured") + figures.notes(result.warnings)
+    return figures.table(rows, "Measured, with standard errors") + figures.notes(result.warnings)
+
+
+def _with_error(value: float, error: float) -> str:
+    """Return a value to the second figure of its error."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _picture(image: MicroscopeImage, result: Analysis) -> str:
-    atoms = result.atoms
+    atoms, fit = result.atoms, result.parameters
     dy, dx = result.calibration.pixel_size or (1.0, 1.0)
     grey = to_view(image.data).grey
     layers = {}
@@ -261,16 +292,33 @@ def _picture(image: MicroscopeImage, result: Analysis) -> str:
         scale = 1.0 if len(atoms) <= _MOST_CIRCLES else 0.4
         radius = scale * float(np.median(atoms.radius)) * math.sqrt(dy / dx)
         layers[f"atoms ({len(atoms):,})"] = figures.circles(atoms.x, atoms.y, radius)
-    label = f"{image.file.name} with {len(atoms)} columns of atoms marked"
+    label = f"{image.file.name} with {len(atoms):,} columns of atoms marked"
+    if fit is not None:
+        first, second, origin = (np.array(one) for one in (*fit.vectors_px, fit.origin))
+        corners = [origin, origin + first, origin + first + second, origin + second]
+        layers["unit cell"] = figures.polygon(corners, "cell")
+        layers["lattice vectors"] = figures.arrow(origin, first, "a") + figures.arrow(origin, second, "b")
+        label += f", unit cell and lattice vectors a, b of the {fit.lattice.replace('_', ' ')} lattice"
     return figures.image_with_layers(grey, layers, label, (dy, dx))
 
 
 def _files(folder: Path, image: MicroscopeImage, result: Analysis) -> Iterator[dict[str, Path]]:
-    """Write the downloads, the quick ones first."""
-    stem = folder / file_stem(image.file.name)
-    made = {name: stem.with_name(f"{stem.name}.{name}") for name in _DOWNLOADS}
+    """Write the numbers for download."""
+    made = {name: _path(folder, image, name) for name in ("json", "csv")}
     made["json"].write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
     made["csv"].write_text(result.to_csv(), encoding="utf-8")
-    yield {name: made[name] for name in ("json", "csv")}
-    made["png"].write_bytes(overlay(image.data, result))
-    yield {"png": made["png"]}
+    yield made
+
+
+def _pages(
+    folder: Path, image: MicroscopeImage, result: Analysis, pictures: Sequence[Picture]
+) -> dict[str, Path]:
+    """Write picture and report for download."""
+    made = {name: _path(folder, image, name) for name in ("png", "html")}
+    made["png"].write_bytes(pictures[0].png)
+    made["html"].write_text(analysis_report(result, pictures=pictures), encoding="utf-8")
+    return made
+
+
+def _path(folder: Path, image: MicroscopeImage, suffix: str) -> Path:
+    return folder / f"{file_stem(image.file.name)}.{suffix}"

@@ -25,7 +25,7 @@ def shrunk(grey: Grey, side: int = SIDE) -> Grey:
     rows, columns = (max(1, length // step) for length in grey.shape)
     part = grey[: rows * step, : columns * step]
     small = part.reshape(rows, part.shape[0] // rows, columns, part.shape[1] // columns).mean(axis=(1, 3))
-    return small.astype(np.uint8)
+    return np.asarray(small, np.uint8)
 
 
 def data_url(image: Grey) -> str:
@@ -68,6 +68,55 @@ def image_with_layers(
     )
 
 
+def picture(grey: Grey, label: str, colours: str = "gray") -> str:
+    """Return an image with its label below, in a colour map of matplotlib."""
+    shown = shrunk(grey)
+    if colours != "gray":
+        from matplotlib import colormaps
+
+        shown = (colormaps[colours](shown)[..., :3] * 255).astype(np.uint8)
+    told = html.escape(label)
+    return (
+        f'<figure class="av-picture"><img src="{data_url(shown)}" alt="{told}">'
+        f"<figcaption>{told}</figcaption></figure>"
+    )
+
+
+def png(content: bytes, label: str) -> str:
+    """Return a PNG with its label below."""
+    told = html.escape(label)
+    url = "data:image/png;base64," + base64.b64encode(content).decode()
+    return (
+        f'<figure class="av-picture"><img src="{url}" alt="{told}"><figcaption>{told}</figcaption></figure>'
+    )
+
+
+def compared(before: Grey, after: Grey, layer: str, labels: tuple[str, str]) -> str:
+    """Return two images of one view on top of each other, with a slider that uncovers the second.
+
+    Parameters
+    ----------
+    before, after
+        [row, column], of any sizes.
+    layer
+        SVG over both, in pixels of `after`.
+    labels
+        Of both.
+    """
+    rows, columns = after.shape
+    first, second = (html.escape(label) for label in labels)
+    move = "this.closest('.av-compare').style.setProperty('--at', this.value + '%')"
+    return (
+        '<div class="av-compare" style="--at:50%"><div class="av-pair">'
+        f'<img src="{data_url(shrunk(before))}" alt="{first}">'
+        f'<img class="av-after" src="{data_url(shrunk(after))}" alt="{second}">'
+        f'<svg viewBox="0 0 {columns} {rows}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<g transform="translate(0.5 0.5)">{layer}</g></svg></div>'
+        f'<label><span>{first}</span><input type="range" min="0" max="100" value="50" oninput="{move}" '
+        f'aria-label="Uncover: {first} or {second}"><span>{second}</span></label></div>'
+    )
+
+
 def circles(x: Iterable[float], y: Iterable[float], radius: float, kind: str = "atom") -> str:
     """Return circles of one radius."""
     return "".join(
@@ -76,9 +125,9 @@ def circles(x: Iterable[float], y: Iterable[float], radius: float, kind: str = "
     )
 
 
-def arrow(start: Sequence[float], vector: Sequence[float], name: str) -> str:
+def arrow(start: npt.ArrayLike, vector: npt.ArrayLike, name: str) -> str:
     """Return a lattice vector with its name at the tip."""
-    (x, y), (dx, dy) = start, vector
+    (x, y), (dx, dy) = np.asarray(start, float).tolist(), np.asarray(vector, float).tolist()
     length = float(np.hypot(dx, dy)) or 1.0
     along, across = np.array([dx, dy]) / length, np.array([-dy, dx]) / length
     head = 0.16 * length
