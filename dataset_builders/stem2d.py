@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from pydantic import (
     PositiveInt,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from atomvision_hub import simulate_stem
@@ -42,11 +44,13 @@ from atomvision_hub.simulation import StemFrame, disk_mask, to_grey
 from atomvision_hub.simulation.acquisition import Acquisition, Digitise, RecordedFrame, record_stem
 from atomvision_hub.simulation.arguments import pixel_sizes
 from atomvision_hub.simulation.grey import Grey
+from atomvision_hub.simulation.multislice import Multislice, PeriodScan, simulate_multislice, stored_scan
 from atomvision_hub.simulation.psf import as_psf
 from atomvision_hub.simulation.record import (
     AtomColumns,
     DefectColumns,
     DefectiveStemRow,
+    PairedStemRow,
     RecordedDefectiveStemRow,
     RecordedStemRow,
     StemRow,
@@ -115,6 +119,12 @@ class StemConfig(engine.BuilderConfig):
         None, description="Name of a preset, or steps, from the ideal image to the recorded one"
     )
     defects: DefectConfig | None = Field(None, description="Point defects, different ones in every image")
+    multislice: Multislice | None = Field(
+        None, description="Microscope and accuracy of a second image of the same view, by multislice"
+    )
+    source_size: float | None = Field(
+        None, ge=0, description="Width (FWHM) of the electron source in the multislice image, Å"
+    )
 
     @field_validator("acquisition")
     @classmethod
@@ -124,6 +134,15 @@ class StemConfig(engine.BuilderConfig):
         except UsageError as problem:
             raise ValueError(str(problem)) from None
         return given
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.multislice is None:
+            if self.source_size is not None:
+                raise ValueError("source_size belongs to multislice images; for others use an acquisition")
+        elif self.defects is not None or self.acquisition is not None or self.content != "images":
+            raise ValueError("multislice images are of ideal crystals: no defects, no acquisition")
+        return self
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: Any) -> dict[str, Any]:
@@ -149,8 +168,30 @@ class StemConfig(engine.BuilderConfig):
         return rows * dy, columns * dx
 
     def tiny(self) -> StemConfig:
-        """Return this config with images of 64 x 64 pixels."""
-        return self.model_copy(update={"shape": (64, 64)})
+        """Return this config with images of 64 x 64 pixels, and rough multislice."""
+        changes: dict[str, Any] = {"shape": (64, 64)}
+        if self.multislice is not None:
+            changes["multislice"] = self.multislice.model_copy(update={"phonons": 1, "box": 8.0})
+        return self.model_copy(update=changes)
+
+
+class StemCrystals(Crystals):
+    """Crystals, and where the multislice scans of their periods are kept."""
+
+    options: engine.BuildOptions
+
+    @classmethod
+    def open(cls, options: engine.BuildOptions) -> Self:
+        """Open the crystals that the options name."""
+        crystals = super().open(options)
+        crystals.options = options
+        return crystals
+
+    def scan(self, layer: Atoms, config: StemConfig, seed: int) -> PeriodScan | None:
+        """Return the scan of a crystal's period, calculated once for all builds; none without multislice."""
+        if config.multislice is None:
+            return None
+        return stored_scan(layer, config.multislice, seed=seed, cache=self.options.cache("multislice"))
 
 
 class Stem2D(engine.DatasetBuilder):
@@ -182,15 +223,17 @@ class Stem2D(engine.DatasetBuilder):
         """Return the record of the config's rows."""
         if config.content == "structures":
             return StructureRow
+        if config.multislice is not None:
+            return PairedStemRow
         if config.defects is None:
             return StemRow if config.acquisition is None else RecordedStemRow
         return DefectiveStemRow if config.acquisition is None else RecordedDefectiveStemRow
 
-    def open(self, options: engine.BuildOptions) -> Crystals:
+    def open(self, options: engine.BuildOptions) -> StemCrystals:
         """Open the sources."""
-        return Crystals.open(options)
+        return StemCrystals.open(options)
 
-    def rows(self, inputs: Crystals, identifier: str, config: StemConfig, seed: int) -> list[Record]:
+    def rows(self, inputs: StemCrystals, identifier: str, config: StemConfig, seed: int) -> list[Record]:
         """Return the images of one crystal, or its structure."""
         atoms = inputs.structures[identifier]
         check_crystal(atoms)
@@ -201,8 +244,9 @@ class Stem2D(engine.DatasetBuilder):
             return [
                 StructureRow(id=identifier, cell=cell, numbers=numbers, positions=layer.positions, **material)
             ]
+        scan = inputs.scan(layer, config, seed)
         return [
-            stem_row(view, view.frame(config, seed), material, config, seed)
+            stem_row(view, view.frame(config, seed), material, config, seed, scan)
             for view in views(layer, identifier, config, seed)
         ]
 
@@ -220,13 +264,17 @@ class Stem2D(engine.DatasetBuilder):
         if config.content != "images":
             return
         columns = ["id", "image", "mask", "mask_radius", "atoms", "pixel_size"]
-        for row in table.select(columns + ["defects"] * (config.defects is not None)).to_pylist():
+        columns += ["defects"] * (config.defects is not None)
+        columns += ["multislice_image"] * (config.multislice is not None)
+        for row in table.select(columns).to_pylist():
             if _shape(row["image"]) != config.shape:
                 yield f"row {row['id']}: the image is {_shape(row['image'])}, the config says {config.shape}"
             atoms = {axis: np.asarray(row["atoms"][axis], np.float32) for axis in "xy"}
             disks = disk_mask(atoms["x"], atoms["y"], config.shape, row["pixel_size"], row["mask_radius"])
             if not np.array_equal(np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]))) > 0, disks):
                 yield f"row {row['id']}: the mask does not fit the atom table"
+            if config.multislice is not None and _shape(row["multislice_image"]) != config.shape:
+                yield f"row {row['id']}: its two images differ in size"
             if config.defects is not None:
                 here = dict(zip(row["atoms"]["index"], row["atoms"]["number"], strict=True))
                 for site, after, visible in zip(*(row["defects"][k] for k in _DEFECT), strict=True):
@@ -283,6 +331,26 @@ class View:
         }
 
 
+def multislice_columns(view: View, scan: PeriodScan, config: StemConfig) -> dict[str, Any]:
+    """Return the columns of a row about the second image of the same view."""
+    frame = simulate_multislice(
+        view.crystal,
+        scan=scan,
+        shape=config.shape,
+        pixel_size=config.pixel_size,
+        rotation=view.rotation,
+        shift=view.shift,
+        source_size=config.source_size or 0.0,
+    )
+    grey, scale, offset = to_grey(frame.image, bits=config.bits)
+    return {
+        "multislice_image": encode_png(grey),
+        "multislice_scale": scale,
+        "multislice_offset": offset,
+        "multislice": json.dumps(frame.parameters()["multislice"], allow_nan=False, ensure_ascii=False),
+    }
+
+
 def views(layer: Atoms, identifier: str, config: StemConfig, seed: int) -> Iterator[View]:
     """Yield what the images of one crystal show."""
     for pose in range(config.poses):
@@ -298,7 +366,12 @@ def views(layer: Atoms, identifier: str, config: StemConfig, seed: int) -> Itera
 
 
 def stem_row(
-    view: View, frame: StemFrame | RecordedFrame, material: Mapping[str, Any], config: StemConfig, seed: int
+    view: View,
+    frame: StemFrame | RecordedFrame,
+    material: Mapping[str, Any],
+    config: StemConfig,
+    seed: int,
+    scan: PeriodScan | None = None,
 ) -> StemRow:
     """Return an image with its targets as a row."""
     grey, scale, offset = _levels(frame, config.bits)
@@ -318,6 +391,8 @@ def stem_row(
     }
     if isinstance(frame, RecordedFrame):
         columns["unit"] = frame.recorded.acquisition.unit
+    if scan is not None:
+        columns |= multislice_columns(view, scan, config)
     return cast("StemRow", BUILDER.record(config)(**columns))
 
 

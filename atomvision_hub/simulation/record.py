@@ -88,6 +88,29 @@ class RecordedStemRow(StemRow):
     ]
 
 
+class PairedStemRow(StemRow):
+    """One crystal in one pose by two simulators: convolution (`image`) and multislice."""
+
+    id: Annotated[str, Column("string", "Unique row identifier")]
+    image: Annotated[bytes, Column("image", "Convolution approximation, grey levels; row 0 at the top")]
+    multislice_image: Annotated[
+        bytes, Column("image", "Multislice with frozen phonons, grey levels, same pose and pixels")
+    ]
+    multislice_scale: Annotated[
+        float,
+        Column("float64", "Share of the beam = multislice_offset + multislice_scale * grey level"),
+    ]
+    multislice_offset: Annotated[float, Column("float64", "Share of the beam of grey level 0")]
+    multislice: Annotated[
+        str,
+        Column(
+            "string",
+            "What made the multislice image, JSON: engine, microscope (kV, mrad, Å), source size, thermal "
+            "displacement, accuracy, statistical error",
+        ),
+    ]
+
+
 class DefectColumns(Record):
     """Point defects in view and as far outside as they matter for the image, one entry a defect."""
 

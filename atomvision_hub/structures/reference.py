@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -20,6 +20,7 @@ import ase
 import numpy as np
 import yaml
 
+from atomvision_hub.errors import UsageError
 from atomvision_hub.structures.formula import reduced_formula
 from atomvision_hub.structures.sources import SourceInfo
 
@@ -69,12 +70,29 @@ class Monolayer:
 
 
 class ReferenceSource:
-    """The embedded monolayers."""
+    """The embedded monolayers.
+
+    Parameters
+    ----------
+    chosen
+        Ids of some of them, in this order; by default all.
+
+    Raises
+    ------
+    UsageError
+        When there is none of that id.
+    """
 
     name = "reference"
 
-    def __init__(self) -> None:
-        self._monolayers = {monolayer.id: monolayer for monolayer in monolayers()}
+    def __init__(self, chosen: Sequence[str] | None = None) -> None:
+        known = {monolayer.id: monolayer for monolayer in monolayers()}
+        chosen = list(known) if chosen is None else [identifier.strip() for identifier in chosen]
+        if unknown := [identifier for identifier in chosen if identifier not in known]:
+            raise UsageError(
+                f"no embedded monolayer {unknown[0]!r}; list(load_structures('reference')) gives their ids"
+            )
+        self._monolayers = {identifier: known[identifier] for identifier in chosen}
         self.ids = tuple(self._monolayers)
 
     def info(self) -> SourceInfo:

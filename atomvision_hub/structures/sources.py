@@ -16,8 +16,8 @@ from atomvision_hub.errors import UsageError
 
 #: What `load_structures` understands, for messages.
 SOURCES_HELP = (
-    "use 'reference', 'synthetic:N', 'jarvis:dft_2d', 'jarvis:c2db', 'jarvis:twod_matpd', "
-    "'jarvis:alex_pbe_2d_all', or a file or folder of structures"
+    "use 'reference', 'reference:MoS2,WSe2', 'synthetic:N', 'jarvis:dft_2d', 'jarvis:c2db', "
+    "'jarvis:twod_matpd', 'jarvis:alex_pbe_2d_all', or a file or folder of structures"
 )
 
 
@@ -150,10 +150,11 @@ def load_structures(
     Parameters
     ----------
     source
-        ``"reference"`` (monolayers that come with the package), ``"synthetic:N"`` (N random crystals, options
-        as in ``"synthetic:500,seed=1,pseudo=0.5"``, see `SyntheticOptions`), ``"jarvis:dft_2d"``,
-        ``"jarvis:c2db"``, ``"jarvis:twod_matpd"``, ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a
-        structure file, a folder of them, or a list of these, which are joined.
+        ``"reference"`` (monolayers that come with the package; ``"reference:MoS2,WSe2"`` for some of them),
+        ``"synthetic:N"`` (N random crystals, options as in ``"synthetic:500,seed=1,pseudo=0.5"``, see
+        `SyntheticOptions`), ``"jarvis:dft_2d"``, ``"jarvis:c2db"``, ``"jarvis:twod_matpd"``,
+        ``"jarvis:alex_pbe_2d_all"`` (through jarvis-tools), a structure file, a folder of them, or a list of
+        these, which are joined.
     store_dir
         Folder where jarvis-tools keeps its downloads.
     limit
@@ -194,11 +195,11 @@ def _reopen(names: tuple[str, ...], store_dir: Path | None, limit: int | None) -
 
 def _open_source(name: str, store_dir: Path | None) -> Source:
     # Each source module is loaded only when asked for.
-    if name == "reference":
+    kind, _, rest = name.partition(":")
+    if name == "reference" or (kind == "reference" and rest):
         from atomvision_hub.structures.reference import ReferenceSource
 
-        return ReferenceSource()
-    kind, _, rest = name.partition(":")
+        return ReferenceSource(rest.split(",") if rest else None)
     if kind == "jarvis" and rest:
         from atomvision_hub.structures.jarvis import JarvisSource
 

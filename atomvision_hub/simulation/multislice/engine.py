@@ -58,7 +58,7 @@ def annular_signal(
     boxes: Iterable[Atoms],
     positions: Floats,
     grid: tuple[int, int],
-    slices: tuple[float, ...],
+    planes: tuple[float, ...],
     focus: float,
     settings: Multislice,
 ) -> Floats:
@@ -67,15 +67,17 @@ def annular_signal(
     Parameters
     ----------
     boxes
-        Configurations of the same specimen in an orthorhombic, periodic box; the beam runs along +z.
+        Configurations of the same specimen in an orthorhombic, periodic box; the beam runs along +z, and all
+        atoms of one scattering plane have one z within its slice.
     positions
         Of the probe, (n, 2), in Å along the box's x and y.
     grid
         Points of wave and potential along the box's x and y.
-    slices
-        Thickness of the slices, Å; their sum is the height of the box.
+    planes
+        Thickness of the slices, Å: each scatters at its entrance face and is then propagated through, so that
+        they are the distances of the planes. Their sum is the height of the box.
     focus
-        Depth of the Gaussian focus below the box's entrance face, Å.
+        Depth of the Gaussian focus below the first plane, Å.
     settings
         Microscope.
 
@@ -98,7 +100,7 @@ def annular_signal(
             potential = abtem.Potential(
                 atoms,
                 gpts=grid,
-                slice_thickness=slices,
+                slice_thickness=planes,
                 parametrization="lobato",
                 projection="infinite",
                 periodic=True,

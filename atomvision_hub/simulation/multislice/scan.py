@@ -29,8 +29,8 @@ from atomvision_hub.simulation.projection import reduce_basis, rotation_matrix
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
-#: Free space above and below the outermost atoms, Å.
-_ABOVE = 0.5
+#: Thickness of the last slice, Å: behind it nothing scatters, and no detector sees it.
+_LAST = 1.0
 #: A box whose seam displaces the crystal by less than this (Å) is as good as a perfect one.
 _SEAM = 0.02
 #: Å within which a symmetry of the crystal must hold.
@@ -124,17 +124,16 @@ def scan_period(atoms: Atoms, settings: Multislice | None = None, *, seed: int =
         raise CrystalError(f"{box.cells * len(atoms):,} atoms in the box; too many", step="multislice")
     first = np.unique(orbit)
     shares = np.stack(np.divmod(first, counts[1]), axis=1) / counts + origin @ np.linalg.inv(cell)
-    height = float(np.ptp(atoms.positions[:, 2])) + 2 * _ABOVE
-    slices = math.ceil(height / settings.slice_thickness)
+    heights, slices = _planes(atoms.positions[:, 2], settings.slice_thickness)
     generator = np.random.default_rng(seed)
-    specimen = box.filled(atoms)
+    specimen = box.filled(atoms, heights, sum(slices))
     spread = np.array([_displacement(settings, symbol) for symbol in specimen.get_chemical_symbols()])
     signals = engine.annular_signal(
         (_displaced(specimen, spread, generator) for _ in range(settings.phonons)),
         box.place(shares - np.floor(shares)),
         box.grid,
-        (height / slices,) * slices,
-        height / 2 - settings.defocus,
+        slices,
+        float(np.ptp(atoms.positions[:, 2])) / 2 - settings.defocus,
         settings,
     )
     mean = signals.mean(axis=0)
@@ -146,7 +145,7 @@ def scan_period(atoms: Atoms, settings: Multislice | None = None, *, seed: int =
         "potential": "Lobato, infinite projection",
         "grid": list(box.grid),
         "box_size": [round(side, 4) for side in box.sides],
-        "slices": slices,
+        "slices": len(slices),
         "probe_positions": len(first),
         "seam": round(box.seam, 4),
         # Standard error of the mean over the phonon configurations, relative to the mean signal.
@@ -178,13 +177,28 @@ def _displacement(settings: Multislice, symbol: str) -> float:
 
 def _displaced(specimen: Atoms, spread: Floats, generator: np.random.Generator) -> Atoms:
     moved = specimen.copy()
-    moves = generator.normal(size=(len(specimen), 3)) * spread[:, None]
-    # Along the beam an atom stays inside the box.
-    height = specimen.cell[2, 2]
-    moved.positions += moves
-    moved.positions[:, 2] = moved.positions[:, 2].clip(1e-3, height - 1e-3)
+    # Along the beam displacements do next to nothing: they change the phase between planes by hundredths.
+    moved.positions[:, :2] += generator.normal(size=(len(specimen), 2)) * spread[:, None]
     moved.wrap(pbc=(True, True, False))
     return moved
+
+
+def _planes(z: Floats, apart: float) -> tuple[Floats, tuple[float, ...]]:
+    """Return where in the box every atom goes (the middle of its slice), and the thickness of the slices.
+
+    Slices are as thick as the distances between the atoms' planes, whatever these are: equal slices would
+    move planes to where slices begin, and their interference with them.
+    """
+    order = np.argsort(z, kind="stable")
+    plane, lowest = np.zeros(len(z), dtype=np.intp), z[order[0]]
+    for before, atom in zip(order, order[1:], strict=False):
+        new = z[atom] - lowest > apart
+        plane[atom] = plane[before] + new
+        lowest = z[atom] if new else lowest
+    means = np.array([z[plane == number].mean() for number in range(plane.max() + 1)])
+    slices = np.append(np.diff(means), _LAST)
+    middles = np.cumsum(slices) - slices / 2
+    return middles[plane], tuple(slices.tolist())
 
 
 # --- where to put the probe --------------------------------------------------------------------------------
@@ -301,19 +315,18 @@ class _Box:
         """Width and length, Å."""
         return self.repeats[0] * float(self.turned[0, 0]), self.repeats[1] * float(self.turned[1, 1])
 
-    def filled(self, atoms: Atoms) -> Atoms:
-        """Return the crystal in the box, its lowest atom just above the bottom."""
+    def filled(self, atoms: Atoms, heights: Floats, height: float) -> Atoms:
+        """Return the crystal in a box of this height, its atoms at `heights`."""
         shares = atoms.positions[:, :2] @ np.linalg.inv(self.cell)
         shares -= np.floor(shares)
         multiples = np.stack(
             np.meshgrid(*(np.arange(n) for n in self.repeats), indexing="ij"), axis=-1
         ).reshape(-1, 1, 2)
         flat = ((multiples + shares) @ self.turned).reshape(-1, 2)
-        z = atoms.positions[:, 2] - atoms.positions[:, 2].min() + _ABOVE
         box = Atoms(
             np.tile(atoms.numbers, self.cells),
-            np.column_stack([flat, np.tile(z, self.cells)]),
-            cell=[*self.sides, float(z.max()) + _ABOVE],
+            np.column_stack([flat, np.tile(heights, self.cells)]),
+            cell=[*self.sides, height],
             pbc=True,
         )
         box.wrap(pbc=(True, True, False))

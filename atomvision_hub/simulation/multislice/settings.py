@@ -26,15 +26,17 @@ class Multislice(BaseModel):
         0.0, description="C1 of the probe, Å: distance of the focus above the middle of the crystal's height"
     )
     spherical: float = Field(0.0, description="C3 of the probe, mm")
-    phonons: PositiveInt = Field(8, description="Frozen-phonon configurations that are averaged")
+    phonons: PositiveInt = Field(16, description="Frozen-phonon configurations that are averaged")
     displacement: float | dict[str, float] = Field(
         0.07,
         description=(
-            "Root-mean-square thermal displacement along each axis, Å: one for all atoms or by element. "
+            "Root-mean-square thermal displacement along x and y, Å: one for all atoms or by element. "
             "0.07 is a convention of this project, the order of monolayers at room temperature"
         ),
     )
-    slice_thickness: PositiveFloat = Field(1.5, description="Largest thickness of a slice, Å")
+    slice_thickness: PositiveFloat = Field(
+        0.3, description="Atoms whose heights differ by less than this, Å, scatter in one plane"
+    )
     box: float = Field(16.0, ge=8, description="Smallest side of the periodic box around the probe, Å")
     margin: float = Field(1.05, ge=1, description="The grid carries angles up to `outer` times this")
 
