@@ -35,6 +35,7 @@ from atomvision_hub.inference.identity import identity
 from atomvision_hub.inference.lattice_parameters import CALIBRATION, Measured, measure_lattice, with_origin
 from atomvision_hub.inference.lattice_result import PowerSpectrum
 from atomvision_hub.inference.lattice_views import NONE, classify_views
+from atomvision_hub.inference.motif import find_motif
 from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
 from atomvision_hub.inference.result import Analysis, Calibration, GraphSummary
 from atomvision_hub.inference.spectrum import fringes, power_spectrum
@@ -257,6 +258,7 @@ def _analyze(
         lattice=lattice,
         parameters=measured.parameters,
         no_lattice=measured.reason,
+        motif=find_motif(atoms, measured.parameters),
         regions=measured.regions,
         spectrum=spectrum,
         models=models,

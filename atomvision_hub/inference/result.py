@@ -13,6 +13,7 @@ import numpy.typing as npt
 from atomvision_hub.analysis import AtomGraph, AtomTable
 from atomvision_hub.inference.lattice_result import LatticeParameters, PowerSpectrum, Region
 from atomvision_hub.inference.lattice_result import rounded as _figures
+from atomvision_hub.inference.motif import Motif
 from atomvision_hub.inference.repeats import Cell
 
 #: Version of the JSON layout.
@@ -163,6 +164,8 @@ class Analysis:
         Lattice that fits the image, with errors; ``None`` where none does, or parts show several.
     no_lattice
         Why `parameters` is ``None``.
+    motif
+        What repeats on that lattice, averaged over all cells; ``None`` where columns do not follow it.
     regions
         All parts of the image that were fitted on their own.
     spectrum
@@ -193,6 +196,7 @@ class Analysis:
     lattice: LatticeClass | None
     parameters: LatticeParameters | None
     no_lattice: str | None
+    motif: Motif | None
     regions: tuple[Region, ...]
     spectrum: PowerSpectrum | None
     models: dict[str, dict[str, str | None]]
@@ -277,6 +281,7 @@ class Analysis:
             },
             "lattice_parameters": None if self.parameters is None else self.parameters.to_dict(),
             "no_lattice": self.no_lattice,
+            "motif": None if self.motif is None else self.motif.to_dict(),
             "regions": [region.to_dict() for region in self.regions],
             "spectrum": None if self.spectrum is None else self.spectrum.to_dict(),
             "warnings": list(self.warnings),
