@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Where results go by default.
 _OUT = Path("analysis")
 _SUMMARY = "summary.csv"
+#: Files of a result that are always written.
+_SUFFIXES = (".json", ".csv", ".png", ".spectrum.csv", ".spectrum.png")
 _MOST_FILES = 100_000
 _ALL = "all"
 #: Exit codes as of all commands: some inputs were rejected, or all.
@@ -46,6 +48,11 @@ class _Settings:
     classifier: str | None
     contrast: Literal["auto", "bright", "dark"]
     threshold: float
+    calibration: float
+    crop: tuple[int, int, int, int] | None
+    html: bool
+    cif: bool
+    elements: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +103,55 @@ def analyze(
         float,
         typer.Option(help="Smallest height of a column, relative to the highest."),
     ] = 0.05,
+    calibration: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="Relative standard error of the pixel size.")
+    ] = 0.05,
+    crop: Annotated[
+        str | None, typer.Option(help="Only a part: ROW,COLUMN,HEIGHT,WIDTH in pixels; one grain of many.")
+    ] = None,
+    html: Annotated[
+        bool | None,
+        typer.Option(help="Report as one HTML file; by default for one image, not for folders."),
+    ] = None,
+    cif: Annotated[
+        bool, typer.Option("--cif", help="CIF of the two-dimensional motif, where there is one.")
+    ] = False,
+    elements: Annotated[
+        str | None, typer.Option(help="For the CIF: elements of its columns, brightest first, as in Sr,Ti.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     resume: Annotated[
         bool, typer.Option(help="Leave out images whose results are there, made in the same way.")
     ] = True,
 ) -> None:
-    """Find atoms in images, connect them, tell their lattice; works offline.
+    """Find atoms in images, connect them, measure their lattice; works offline.
 
-    For each image NAME.json (all results), NAME.csv (atoms) and NAME.png (picture) are written, NAME being
-    the whole file name, and summary.csv for several images. Exit code 3: some images were refused, the
-    summary says why.
+    For each image NAME.json (all results), NAME.csv (atoms), NAME.png (picture), NAME.spectrum.csv and
+    NAME.spectrum.png (power spectrum with indexed peaks) are written, NAME being the whole file name, and
+    summary.csv for several images; NAME.html is a report for people, NAME.cif the motif. Exit code 3: some
+    images were refused, the summary says why.
 
     Example: atomvision analyze scan.dm4 --out analysis
     """
     number, every = _index(index)
-    settings = _Settings(
-        pixel_size, number, every, segmenter, classifier, contrast=contrast.value, threshold=threshold
-    )
+    if elements is not None and not cif:
+        raise UsageError("--elements names the columns of the CIF; add --cif")
     jobs, is_folder = _jobs(images)
+    several = is_folder or len(jobs) > 1 or every
+    settings = _Settings(
+        pixel_size,
+        number,
+        every,
+        segmenter,
+        classifier,
+        contrast=contrast.value,
+        threshold=threshold,
+        calibration=calibration,
+        crop=_crop(crop),
+        html=not several if html is None else html,
+        cif=cif,
+        elements=None if elements is None else tuple(word.strip() for word in elements.split(",")),
+    )
     folder = out if out is not None or as_json else _OUT
     run = _Run(settings, folder, resume=resume, as_json=as_json, several=is_folder or len(jobs) > 1)
     try:
@@ -131,6 +169,33 @@ def _index(text: str | None) -> tuple[int | None, bool]:
     if not text.isdecimal():
         raise UsageError(f"--index is {text!r}; give a number from 0, or all")
     return int(text), False
+
+
+def _crop(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        row, column, height, width = (int(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--crop is {text!r}; write ROW,COLUMN,HEIGHT,WIDTH in pixels") from None
+    if min(row, column) < 0 or min(height, width) < 1:
+        raise UsageError(f"--crop {text} is no part of an image; rows and columns count from 0")
+    return row, column, height, width
+
+
+def _cropped(image: MicroscopeImage, crop: tuple[int, int, int, int] | None) -> MicroscopeImage:
+    """Return the part of an image that was asked for."""
+    if crop is None:
+        return image
+    row, column, height, width = crop
+    rows, columns = image.data.shape
+    if row + height > rows or column + width > columns:
+        raise AtomVisionError(
+            f"{image.file.name}: --crop {row},{column},{height},{width} lies outside its {rows} x {columns} px"
+        )
+    note = f"only {width} x {height} px from column {column}, row {row}; positions count from there"
+    data = image.data[row : row + height, column : column + width]
+    return replace(image, data=data, notes=(*image.notes, note))
 
 
 def _jobs(paths: Sequence[Path]) -> tuple[list[_Job], bool]:
@@ -235,6 +300,7 @@ class _Run:
             return
         settings = self.settings
         try:
+            image = _cropped(image, settings.crop)
             result = run(
                 image,
                 pixel_size=settings.pixel_size,
@@ -242,6 +308,7 @@ class _Run:
                 classifier=settings.classifier,
                 contrast=settings.contrast,
                 threshold=settings.threshold,
+                calibration_error=settings.calibration,
             )
         except UsageError:
             raise  # the same for all images
@@ -270,6 +337,8 @@ class _Run:
             "classifier_sha256": settings.classifier and model_checksum(settings.classifier, ""),
             "contrast": settings.contrast,
             "threshold": settings.threshold,
+            "calibration": settings.calibration,
+            "crop": None if settings.crop is None else list(settings.crop),
             "version": __version__,
             "sha256": image.sha256,
             "index": image.index,
@@ -279,7 +348,10 @@ class _Run:
         """Return the results that are there, when they were made in the same way from the same file."""
         if not self.resume or self.folder is None:
             return None
-        paths = [_result(self.folder, place, suffix) for suffix in (".json", ".csv", ".png")]
+        if self.settings.cif:
+            return None  # whether there is a motif is known when it was sought
+        suffixes = (*_SUFFIXES, ".html") if self.settings.html else _SUFFIXES
+        paths = [_result(self.folder, place, suffix) for suffix in suffixes]
         if not all(path.is_file() for path in paths):
             return None
         try:
@@ -292,12 +364,38 @@ class _Run:
         if self.folder is None:
             return
         from atomvision_hub._files import write_bytes, write_json, write_text
-        from atomvision_hub.inference.overlay import overlay
+        from atomvision_hub.reports import analysis_report
+        from atomvision_hub.reports.analysis import analysis_pictures
 
+        pictures = analysis_pictures(result, image.data)
         write_text(_result(self.folder, place, ".csv"), result.to_csv())
-        write_bytes(_result(self.folder, place, ".png"), overlay(image.data, result))
+        write_text(_result(self.folder, place, ".spectrum.csv"), result.peaks_csv())
+        for suffix, picture in zip((".png", ".spectrum.png"), pictures, strict=True):
+            write_bytes(_result(self.folder, place, suffix), picture.png)
+        if self.settings.html:
+            write_text(_result(self.folder, place, ".html"), analysis_report(result, pictures=pictures))
+        if self.settings.cif:
+            self._write_cif(place, result, content)
         # Last: with it the results of an image are complete.
         write_json(_result(self.folder, place, ".json"), content)
+
+    def _write_cif(self, place: Path, result: Analysis, content: dict[str, Any]) -> None:
+        """Write the motif; why there is no CIF becomes a note."""
+        from atomvision_hub._files import write_text
+
+        assert self.folder is not None
+        path = _result(self.folder, place, ".cif")
+        reason = None
+        if result.motif is None:
+            reason = "no CIF: no motif was found" if result.parameters else "no CIF: no lattice was found"
+        elif result.calibration.pixel_size is None:
+            reason = "no CIF: its lengths are in Å and the image is not calibrated; give --pixel-size"
+        else:
+            write_text(path, result.motif.to_cif(place.name, self.settings.elements))
+        if reason is not None:
+            # Not one of an earlier run, made in another way.
+            path.unlink(missing_ok=True)
+            content["warnings"] = [*content["warnings"], reason]
 
     def _answer(self, job: _Job, content: dict[str, Any], place: Path) -> None:
         self.answered += 1
@@ -310,7 +408,10 @@ class _Run:
             for warning in content["warnings"]:
                 typer.echo(f"  note: {warning}", err=True)
             assert self.folder is not None
-            typer.echo(f"  {_result(self.folder, place, '.json')} .csv .png")
+            names = [*_SUFFIXES[1:], *([".html"] if self.settings.html else [])]
+            if _result(self.folder, place, ".cif").is_file():
+                names.append(".cif")
+            typer.echo(f"  {_result(self.folder, place, '.json')} {' '.join(names)}")
 
     def _refuse(self, job: _Job, image: MicroscopeImage | None, reason: str) -> None:
         self.refused += 1
@@ -353,6 +454,14 @@ _COLUMNS = (
     "nearest_distance",
     "unit",
     "order",
+    "fit_lattice",
+    "fit_a",
+    "fit_a_error",
+    "fit_b",
+    "fit_b_error",
+    "fit_gamma",
+    "fit_gamma_error",
+    "no_lattice",
     "cell_a",
     "cell_b",
     "cell_gamma",
@@ -363,6 +472,9 @@ _COLUMNS = (
 )
 
 
+_FIT = ("lattice", "a", "a_error", "b", "b_error", "gamma", "gamma_error")
+
+
 def _result(folder: Path, place: Path, suffix: str) -> Path:
     """Return where a result goes: the whole name of the image stays, so that a.png and a.tif are two."""
     return folder / place.with_name(place.name + suffix)
@@ -371,6 +483,7 @@ def _result(folder: Path, place: Path, suffix: str) -> Path:
 def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
     size = content["calibration"]["pixel_size"] or ["", ""]
     lattice, cell = content["lattice"] or {}, content["cell"] or {}
+    fit = content["lattice_parameters"] or {}
     return {
         "file": str(file),
         "index": content["image"]["index"],
@@ -382,6 +495,8 @@ def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
         "nearest_distance": content["graph"]["nearest_distance"],
         "unit": content["graph"]["unit"],
         "order": content["graph"]["order"],
+        **{f"fit_{name}": fit.get(name, "") for name in _FIT},
+        "no_lattice": content["no_lattice"] or "",
         **{f"cell_{name}": cell.get(name, "") for name in ("a", "b", "gamma", "lattice")},
         "lattice": lattice.get("label", ""),
         "probability": lattice.get("probability", ""),
@@ -390,12 +505,13 @@ def _row(file: Path, content: dict[str, Any], place: Path) -> dict[str, Any]:
 
 
 def _line(content: dict[str, Any]) -> str:
-    graph, cell, lattice = content["graph"], content["cell"], content["lattice"]
+    graph, fit, lattice = content["graph"], content["lattice_parameters"], content["lattice"]
     words = [f"{content['atoms']['count']:,} columns of atoms"]
     if graph["nearest_distance"] is not None:
         words.append(f"nearest {graph['nearest_distance']:.3g} {graph['unit']}")
-    if cell:
-        words.append(f"{cell['lattice']} cell {cell['a']:.4g} x {cell['b']:.4g} {cell['unit']}")
+    if fit:
+        edges = (f"{name} {fit[name]:.4g} ± {fit[f'{name}_error']:.2g} {fit['unit']}" for name in "ab")
+        words += [*edges, f"gamma {fit['gamma']:.1f} ± {fit['gamma_error']:.1f}°"]
     words.append(
         f"{lattice['model']}: {lattice['label']} {lattice['probability']:.2f}"
         if lattice

@@ -169,7 +169,7 @@ class Analysis:
     regions
         All parts of the image that were fitted on their own.
     spectrum
-        Peaks of the power spectrum, with indices where there are `parameters`; ``None`` for too small images.
+        Peaks of the power spectrum, with indices where there are `parameters`.
     models
         Role -> name and checksum of what was used.
     version
@@ -198,7 +198,7 @@ class Analysis:
     no_lattice: str | None
     motif: Motif | None
     regions: tuple[Region, ...]
-    spectrum: PowerSpectrum | None
+    spectrum: PowerSpectrum
     models: dict[str, dict[str, str | None]]
     version: str
     warnings: tuple[str, ...] = ()
@@ -283,7 +283,7 @@ class Analysis:
             "no_lattice": self.no_lattice,
             "motif": None if self.motif is None else self.motif.to_dict(),
             "regions": [region.to_dict() for region in self.regions],
-            "spectrum": None if self.spectrum is None else self.spectrum.to_dict(),
+            "spectrum": self.spectrum.to_dict(),
             "warnings": list(self.warnings),
             "models": self.models,
             "version": self.version,
@@ -304,7 +304,7 @@ class Analysis:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(PEAK_COLUMNS)
-        for peak in self.spectrum.peaks if self.spectrum else ():
+        for peak in self.spectrum.peaks:
             values = (getattr(peak, name) for name in PEAK_COLUMNS)
             writer.writerow([_figures(v) if isinstance(v, float) else v for v in values])
         return stream.getvalue()

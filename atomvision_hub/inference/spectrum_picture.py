@@ -43,9 +43,6 @@ def spectrum_picture(image: npt.NDArray[Any], analysis: Analysis) -> bytes:
 def draw_spectrum(axes: Any, image: npt.NDArray[Any], analysis: Analysis) -> None:
     """Draw the power spectrum of the part of the image that `analysis` measured, with marks and indices."""
     spectrum = analysis.spectrum
-    if spectrum is None:
-        axes.axis("off")
-        return
     left, top, width, height = spectrum.box
     part = image[top : top + height, left : left + width].astype(np.float64)
     part = np.where(np.isfinite(part), part, np.median(part[np.isfinite(part)]))
@@ -87,7 +84,7 @@ def draw_table(axes: Any, analysis: Analysis) -> None:
     axes.axis("off")
     lines = _lattice_lines(analysis)
     spectrum = analysis.spectrum
-    if spectrum is not None and spectrum.peaks:
+    if spectrum.peaks:
         unit = spectrum.unit
         lines += [
             "",
@@ -128,8 +125,8 @@ def _wrapped(text: str) -> list[str]:
 def _reach(analysis: Analysis, dx: float, dy: float) -> float:
     """Return up to which frequency the spectrum is shown."""
     nyquist = 0.5 / max(dx, dy)
-    peaks = analysis.spectrum.peaks if analysis.spectrum else ()
-    furthest = max((float(np.hypot(peak.x, peak.y)) for peak in peaks), default=nyquist / 2)
+    places = (float(np.hypot(peak.x, peak.y)) for peak in analysis.spectrum.peaks)
+    furthest = max(places, default=nyquist / 2)
     return min(_MARGIN * furthest, nyquist)
 
 

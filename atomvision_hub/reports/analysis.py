@@ -47,7 +47,7 @@ def analysis_report(
         parameters=_parameters(analysis),
         probabilities=_probabilities(analysis),
         columns=_columns(analysis),
-        peaks=analysis.spectrum.peaks[:_PEAKS] if analysis.spectrum else (),
+        peaks=analysis.spectrum.peaks[:_PEAKS],
         regions=[region for region in analysis.regions if region.lattice][:_REGIONS],
         pictures=pictures,
     )
@@ -58,20 +58,16 @@ def analysis_pictures(analysis: Analysis, image: npt.NDArray[Any]) -> list[Pictu
     from atomvision_hub.inference.overlay import overlay
     from atomvision_hub.inference.spectrum_picture import spectrum_picture
 
-    found = [
+    return [
         Picture(
             overlay(image, analysis),
             "The image with its unit cell, the columns of atoms with their bonds, and how they are spread",
-        )
+        ),
+        Picture(
+            spectrum_picture(image, analysis),
+            "Power spectrum: indexed peaks in cyan, others in orange; crosses are the fitted lattice",
+        ),
     ]
-    if analysis.spectrum is not None:
-        found.append(
-            Picture(
-                spectrum_picture(image, analysis),
-                "Power spectrum: indexed peaks in cyan, others in orange; crosses are the fitted lattice",
-            )
-        )
-    return found
 
 
 def headline(analysis: Analysis) -> str:
