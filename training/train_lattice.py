@@ -51,10 +51,8 @@ def main() -> None:
     # Data: every image is rendered and looked at once; the test crystals stay closed until the end.
     limit = 48 if options.tiny else None
     run.start(config)
-    began = time.perf_counter()
     train = see_split(config, "train", run.checkpoints, accelerator, limit=limit)
     validation = see_split(config, "validation", run.checkpoints, accelerator, limit=limit)
-    seeing_seconds = time.perf_counter() - began
 
     # Model: the same start on every process; what it learned from travels with it.
     torch.manual_seed(settings.seed)
@@ -70,7 +68,7 @@ def main() -> None:
 
     state = {"model": plain} | ({"averaged": averaged} if averaged is not None else {})
     checkpoints, optimizers = Checkpoints(run.checkpoints), {"model": optimizer}
-    progress: dict[str, Any] = {"best_epoch": 0, "best_score": -1e9, "seconds": seeing_seconds}
+    progress: dict[str, Any] = {"best_epoch": 0, "best_score": -1e9, "seconds": train.seconds}
     done = 0
     if options.resume and checkpoints.exists():
         done, progress = checkpoints.load(state, optimizers)

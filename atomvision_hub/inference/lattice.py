@@ -87,10 +87,10 @@ def predict(
         str(model) if model is not None else str(pretrained_folder(DEFAULT_CLASSIFIER))
     )
     known = getattr(network.config, "atomvision", None) or {}
-    input_size = processor.data_config["input_size"][-1]
+    input_size = _input_size(processor)
     opened, calibrated, warnings = _calibrate(opened, pixel_size, known, input_size)
     with torch.inference_mode():
-        values = processor(opened.convert("RGB"))["pixel_values"]
+        values = processor(opened.convert("RGB"), return_tensors="pt")["pixel_values"]
         chances = network(values).logits.float().softmax(-1)[0].tolist()
     names = [network.config.id2label[index] for index in range(len(chances))]
     return Prediction(
@@ -139,10 +139,20 @@ def field_of_view(model: str | os.PathLike[str] | None = None) -> tuple[float, f
     return float(low), float(high)
 
 
+def _input_size(processor: Any) -> int:
+    """Return the side of what a network sees, px, of timm's processor or one of transformers."""
+    if hasattr(processor, "data_config"):
+        return int(processor.data_config["input_size"][-1])
+    return int(processor.crop_size["height"])
+
+
 @functools.lru_cache(maxsize=2)
 def _load(model: str) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
     from transformers.utils import logging
+
+    # Tells transformers what an atomvision_lattice is.
+    import atomvision_hub.models.lattice_network  # noqa: F401
 
     folder = Path(model)
     if folder.exists() and not (folder / "config.json").is_file():

@@ -37,8 +37,8 @@ class LatticeConfig(PreTrainedConfig):  # type: ignore[misc]
 
     Parameters
     ----------
-    candidates
-        Translations that are looked at.
+    candidates, spanning
+        Translations that are looked at, and how many of the best may span the lattice.
     width, layers, heads
         Of the transformer.
     pair_width
@@ -52,6 +52,7 @@ class LatticeConfig(PreTrainedConfig):  # type: ignore[misc]
     def __init__(
         self,
         candidates: int = 40,
+        spanning: int = 20,
         width: int = 64,
         layers: int = 2,
         heads: int = 4,
@@ -59,29 +60,29 @@ class LatticeConfig(PreTrainedConfig):  # type: ignore[misc]
         atomvision: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        self.candidates, self.width, self.layers, self.heads = candidates, width, layers, heads
-        self.pair_width = pair_width
+        self.candidates, self.spanning = candidates, spanning
+        self.width, self.layers, self.heads, self.pair_width = width, layers, heads, pair_width
         self.atomvision = dict(atomvision or {})
         super().__init__(**settings)
 
 
-def pair_features(vectors: Tensor, side: Tensor) -> Tensor:
-    """Return what two translations make, blind to rotation and sign: (..., _PAIR_FEATURES).
+def pair_features(first: Tensor, second: Tensor, side: Tensor) -> Tensor:
+    """Return what two translations make, blind to rotation, sign and order: (..., _PAIR_FEATURES).
 
     Parameters
     ----------
-    vectors
-        (..., 2, 2), px, two vectors as rows, the shorter one first.
+    first, second
+        (..., 2), px.
     side
         Shorter side of the view, px; broadcast to (...,).
     """
-    first, second = vectors[..., 0, :], vectors[..., 1, :]
-    a, b = (torch.linalg.vector_norm(vector, dim=-1).clamp(min=1.0) for vector in (first, second))
+    lengths = torch.stack([torch.linalg.vector_norm(one, dim=-1).clamp(min=1.0) for one in (first, second)])
+    a, b = lengths.amin(0), lengths.amax(0)
     along = (first * second).sum(-1).abs()
     across = (first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]).abs()
     ratio = (b / a).log()
     cosine = along / (a * b)
-    # 0: rectangle; 1: the second ends half-way over the first; whole numbers repeat.
+    # 0: rectangle; 1: the longer one ends half-way over the shorter one; whole numbers repeat.
     projection = 2 * along / a.square()
     half_way = (projection - 1).abs()
     near = [(ratio, 0.01), (ratio, 0.05), (cosine, 0.01), (cosine, 0.05), (half_way, 0.02), (half_way, 0.1)]
@@ -176,12 +177,8 @@ class LatticeNetwork(PreTrainedModel):  # type: ignore[misc]
     def judge_translations(self, found: Translations) -> Tensor:
         """Return the logits (batch, classes) of images whose translations were found before."""
         batch, count = found.valid.shape
-        lengths = torch.linalg.vector_norm(found.vectors, dim=-1)
-        order = lengths.argsort(dim=1)
-        vectors = found.vectors.gather(1, order[..., None].expand(-1, -1, 2))
-        features = found.features.gather(1, order[..., None].expand(-1, -1, FEATURES))
-        valid = found.valid.gather(1, order)
-        scaled = self.scale_candidate(features.transpose(1, 2)).transpose(1, 2)
+        vectors, valid = found.vectors, found.valid
+        scaled = self.scale_candidate(found.features.reshape(-1, FEATURES)).reshape(batch, count, FEATURES)
         tokens = self.candidate(scaled)
         whole = self.image(self.scale_image(found.image))
         tokens = torch.cat([whole[:, None], tokens], 1)
@@ -189,8 +186,7 @@ class LatticeNetwork(PreTrainedModel):  # type: ignore[misc]
 
         side = (2 ** found.image[:, -1])[:, None]
         first, second = torch.triu_indices(count, count, 1, device=vectors.device)
-        both = torch.stack([vectors[:, first], vectors[:, second]], -2)
-        pairs = pair_features(both, side)
+        pairs = pair_features(vectors[:, first], vectors[:, second], side)
         # Attention: the same bias both ways, none for the image's token.
         biases = self.bias(pairs)
         square = biases.new_zeros(batch, count + 1, count + 1, biases.shape[-1])
@@ -201,8 +197,14 @@ class LatticeNetwork(PreTrainedModel):  # type: ignore[misc]
         for layer, part in zip(self.layers, parts, strict=True):
             tokens = layer(tokens, part + mask)
         tokens = self.after(tokens)
+        # Pairs of the best candidates, the shorter one first.
+        best = (second < self.config.spanning).nonzero()[:, 0]
+        first, second = first[best], second[best]
+        length = torch.linalg.vector_norm(vectors, dim=-1)
+        ordered = (length[:, first] <= length[:, second])[..., None]
         short, long = self.shorter(tokens[:, 1:]), self.longer(tokens[:, 1:])
-        judged = self.judge(short[:, first] + long[:, second] + self.pair(pairs))
+        both = torch.where(ordered, short[:, first] + long[:, second], short[:, second] + long[:, first])
+        judged = self.judge(both + self.pair(pairs[:, best]))
         usable = valid[:, first] & valid[:, second]
         weights = self.weigh(judged).float().masked_fill(~usable[..., None], -1e4).softmax(1)
         pooled = torch.einsum("bph,bpv->bhv", weights.to(judged.dtype), self.value(judged)).flatten(1)

@@ -89,8 +89,12 @@ def find_translations(images: Tensor, count: int) -> Translations:
     """
     with torch.autocast(images.device.type, enabled=False):
         grey = images.float()
+        least = 1e-5 * grey.abs().amax(
+            (1, 2), keepdim=True
+        )  # rounding errors of a blank image are no contrast
         grey = grey - grey.mean((1, 2), keepdim=True)
-        grey = grey / grey.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
+        spread = grey.square().mean((1, 2), keepdim=True).sqrt()
+        grey = torch.where(spread > least, grey / spread.clamp(min=1e-12), 0.0)
         clean, noise = _without_noise(grey)
         correlation = _self_correlation(clean)
         vectors, value, curvature, valid = _maxima(correlation, count, min(grey.shape[1:]))

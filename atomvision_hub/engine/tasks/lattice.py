@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from pydantic import Field
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from atomvision_hub._files import atomic_path, sha256_file
@@ -45,6 +46,7 @@ class LatticeModel(Section):
     """The network; see `models.lattice_network.LatticeConfig`."""
 
     candidates: int = Field(40, ge=4)
+    spanning: int = Field(20, ge=2)
     width: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
@@ -89,7 +91,7 @@ class LatticeRunConfig(RunConfig):
 
     def tiny(self) -> Self:
         """Return the tiny twin: a toy network, two epochs, one small view of a few dozen crystals."""
-        small = {"candidates": 12, "width": 16, "layers": 1, "heads": 2, "pair_width": 8}
+        small = {"candidates": 12, "spanning": 6, "width": 16, "layers": 1, "heads": 2, "pair_width": 8}
         return self.model_copy(
             update={
                 "model": self.model.model_copy(update=small),
@@ -113,6 +115,8 @@ class SeenSplit:
         Reduced formulas.
     recorded
         Index of `RECORDED` an image; of training images 1 stands for any that is not ideal.
+    seconds
+        That rendering and looking took, whenever that was.
     """
 
     translations: Translations
@@ -120,6 +124,7 @@ class SeenSplit:
     margins: npt.NDArray[np.float64]
     groups: npt.NDArray[np.str_]
     recorded: npt.NDArray[np.int64]
+    seconds: float
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,6 +171,7 @@ def see_split(
         for number, (part, file) in enumerate(zip(parts, files, strict=True)):
             if number % accelerator.num_processes == accelerator.process_index and not file.is_file():
                 found: list[Translations] = []
+                started = time.perf_counter()
                 for start in range(0, len(part), _AT_ONCE):
                     chosen = part[start : start + _AT_ONCE]
                     found.append(
@@ -181,7 +187,7 @@ def see_split(
                             accelerator,
                         )
                     )
-                _save(_joined(found), file)
+                _save(_joined(found), file, time.perf_counter() - started)
                 made += len(part)
             for _ in part:
                 step()
@@ -195,6 +201,7 @@ def see_split(
         margins=crystals.margins[which],
         groups=np.array(crystals.groups)[which],
         recorded=recorded,
+        seconds=sum(_seconds(file) for file in files) / accelerator.num_processes,
     )
 
 
@@ -226,10 +233,16 @@ def _joined(parts: list[Translations]) -> Translations:
 _FIELDS = ("vectors", "features", "valid", "image")
 
 
-def _save(found: Translations, file: Path) -> None:
+def _save(found: Translations, file: Path, seconds: float) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: getattr(found, name).contiguous() for name in _FIELDS}
     with atomic_path(file) as temporary:
-        save_file({name: getattr(found, name).contiguous() for name in _FIELDS}, temporary)
+        save_file(tensors, temporary, metadata={"seconds": f"{seconds:.1f}"})
+
+
+def _seconds(file: Path) -> float:
+    with safe_open(file, framework="pt") as opened:
+        return float((opened.metadata() or {}).get("seconds", 0.0))
 
 
 class Batches:
