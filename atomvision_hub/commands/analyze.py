@@ -191,7 +191,7 @@ def _cropped(image: MicroscopeImage, crop: tuple[int, int, int, int] | None) -> 
     rows, columns = image.data.shape
     if row + height > rows or column + width > columns:
         raise AtomVisionError(
-            f"{image.file.name}: --crop {row},{column},{height},{width} lies outside its {rows} x {columns} px"
+            f"{image.file.name}: --crop {row},{column},{height},{width} is outside its {rows} x {columns} px"
         )
     note = f"only {width} x {height} px from column {column}, row {row}; positions count from there"
     data = image.data[row : row + height, column : column + width]

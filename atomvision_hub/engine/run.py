@@ -19,6 +19,7 @@ from atomvision_hub.cards.model import write_model_card
 from atomvision_hub.engine.config import Options, RunConfig, save_config
 from atomvision_hub.engine.launch import EXIT_CODE_FILE
 from atomvision_hub.errors import AtomVisionError, UsageError
+from atomvision_hub.reports.training import write_training_report
 
 
 class RunFolder:
@@ -100,9 +101,10 @@ class RunFolder:
         (self.path / "model.safetensors").chmod((self.path / "config.json").stat().st_mode & 0o777)
 
     def finish(self, facts: dict[str, Any], options: Options, result: str) -> None:
-        """Write facts and card, remove the checkpoints, say the result, publish where that was asked."""
+        """Write facts, card and report, remove the checkpoints, say the result, publish where asked."""
         write_json(self.path / "facts.json", facts)
         write_model_card(self.path)
+        write_training_report(self.path)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         print(f"test: {result}; the model is in {self.path}", flush=True)
         if options.push_to is not None and options.tag is not None:

@@ -91,6 +91,7 @@ def test_run_leaves_a_model_repository(finished: Path) -> None:
         "facts.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "reconstructions.png",
         "training_config.yaml",
     }

@@ -60,6 +60,7 @@ def test_run_leaves_a_model_repository(finished: Path) -> None:
         "facts.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "training_config.yaml",
     }
     card = (finished / "README.md").read_text(encoding="utf-8")

@@ -109,6 +109,7 @@ def test_run_leaves_a_model_repository(finished: Path) -> None:
         "facts.json",
         "metrics.jsonl",
         "model.safetensors",
+        "report.html",
         "training_config.yaml",
     }
     facts = json.loads((finished / "facts.json").read_text())
