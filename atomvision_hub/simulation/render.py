@@ -17,9 +17,10 @@ from atomvision_hub.simulation.psf import GAUSSIAN_REACH, GaussianPSF, RadialPSF
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 
-# Block sizes found by measuring: factors and image band stay in the second-level cache.
-_BAND = 32
-_PANEL = 256
+# Block sizes found by measuring: factors and image band stay in the second-level cache. The narrower an atom,
+# the narrower the panel of columns in which it takes part (least reach in pixels, width).
+BAND = 32
+_PANELS = ((25.0, 256), (16.0, 128), (0.0, 64))
 _ATOMS = 1024
 # Exponents of a factor end here (1.4e-11): far below the reach, and products stay clear of slow denormals.
 _LOWEST = np.float32(-25.0)
@@ -65,16 +66,21 @@ def render(
     return image
 
 
+def panel_width(reach: float) -> int:
+    """Return the width of the panels of columns for atoms that reach so many pixels."""
+    return next(width for least, width in _PANELS if reach >= least)
+
+
 def _add_gaussians(
     image: Image, x: Array, y: Array, weights: Array, sigma: tuple[float, float], *, blank: bool
 ) -> None:
     """Add Gaussians of peak `weights` and width `sigma` (row, column; pixels) to `image`; `y` is sorted."""
     height, width = image.shape
     reach_y, reach_x = GAUSSIAN_REACH * sigma[0], GAUSSIAN_REACH * sigma[1]
-    tops = np.arange(0, height, _BAND)
-    for left in range(0, width, _PANEL):
-        right = min(left + _PANEL, width)
-        if width > _PANEL:
+    tops, wide = np.arange(0, height, BAND), panel_width(reach_x)
+    for left in range(0, width, wide):
+        right = min(left + wide, width)
+        if width > wide:
             near = np.flatnonzero((x >= left - reach_x) & (x <= right - 1 + reach_x))
             panel = x[near], y[near], weights[near]
         else:
@@ -84,17 +90,17 @@ def _add_gaussians(
             columns = _factors(block_x - left, right - left, sigma[1])
             columns *= block_w[:, None].astype(np.float32)
             first = np.searchsorted(block_y, tops - reach_y)
-            last = np.searchsorted(block_y, tops + (_BAND - 1 + reach_y), side="right")
+            last = np.searchsorted(block_y, tops + (BAND - 1 + reach_y), side="right")
             # The row factors of all bands in one go; bands near few atoms are filled up with any others.
             room = int((last - first).max())
             chosen = np.minimum(first[:, None] + np.arange(room), len(block_y) - 1)
-            rows = _factors((block_y[chosen] - tops[:, None]).ravel(), _BAND, sigma[0])
+            rows = _factors((block_y[chosen] - tops[:, None]).ravel(), BAND, sigma[0])
             for band, (top, begin, end) in enumerate(
                 zip(tops.tolist(), first.tolist(), last.tolist(), strict=True)
             ):
                 if begin == end:
                     continue
-                target = image[top : top + _BAND, left:right]
+                target = image[top : top + BAND, left:right]
                 factors = rows[band * room : band * room + end - begin, : len(target)].T, columns[begin:end]
                 if blank and start == 0:
                     np.matmul(*factors, out=target)

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from atomvision_hub.simulation.psf import GAUSSIAN_REACH
+from atomvision_hub.simulation.render import BAND, panel_width
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 
-_BAND = 32
 _LOWEST = np.float32(-25.0)
 
 
@@ -37,7 +37,7 @@ def render_scanned(
     x, y, weights
         Column and row coordinates of the atoms in pixels, and their weights, (n,).
     sigma
-        Width of an atom, Å.
+        Width of an atom, Å; at least 1.2 pixels along the columns, else splines do not follow it.
     shape, pixel_size
         As of `render`.
     lines
@@ -76,31 +76,50 @@ def _products(
 ) -> Image:
     """Return the sum of Gaussians on lines at `places`; along the columns its cubic spline coefficients."""
     order = np.argsort(y)
-    x, y, weights = x[order], y[order], weights[order].astype(np.float32)
-    columns = _factors(x, np.arange(width, dtype=np.float64), sigma[1], spline=True)
-    columns *= weights[:, None]
+    x, y, weights = x[order], y[order], weights[order]
     image = np.zeros((len(places), width), dtype=np.float32)
-    reach = GAUSSIAN_REACH * sigma[0]
-    for top in range(0, len(places), _BAND):
-        band = places[top : top + _BAND]
-        begin, end = np.searchsorted(y, [band.min() - reach, band.max() + reach]).tolist()
-        if begin < end:
-            rows = _factors(y[begin:end], band, sigma[0])
-            np.matmul(rows.T, columns[begin:end], out=image[top : top + _BAND])
+    reach_y, reach_x = GAUSSIAN_REACH * sigma[0], GAUSSIAN_REACH * sigma[1] + 2
+    # Bands of lines, the last one filled up with its own last line.
+    tops = np.arange(0, len(places), BAND)
+    bands = places[np.minimum(tops[:, None] + np.arange(BAND), len(places) - 1)]
+    wide = panel_width(reach_x)
+    for left in range(0, width, wide):
+        right = min(left + wide, width)
+        near = np.flatnonzero((x >= left - reach_x) & (x <= right - 1 + reach_x))
+        block_x, block_y = x[near], y[near]
+        if not len(near):
+            continue
+        columns = _factors(block_x - left, np.arange(right - left, dtype=np.float64), sigma[1], spline=True)
+        columns *= weights[near, None].astype(np.float32)
+        first = np.searchsorted(block_y, bands.min(axis=1) - reach_y)
+        last = np.searchsorted(block_y, bands.max(axis=1) + reach_y, side="right")
+        chosen = np.minimum(first[:, None] + np.arange(int((last - first).max())), len(block_y) - 1)
+        rows = _factors(block_y[chosen] - tops[:, None], bands - tops[:, None], sigma[0])
+        for band, (top, begin, end) in enumerate(
+            zip(tops.tolist(), first.tolist(), last.tolist(), strict=True)
+        ):
+            target = image[top : top + BAND, left:right]
+            np.matmul(rows[band, : end - begin, : len(target)].T, columns[begin:end], out=target)
     return image
 
 
 def _factors(center: Array, places: Array, sigma: float, *, spline: bool = False) -> Image:
-    """Return ``exp(-(place - center)² / 2 sigma²)``, (n, places), or its coefficients of cubic splines."""
+    """Return ``exp(-(place - center)² / 2 sigma²)``, (..., n, places), or its coefficients of cubic splines.
+
+    Parameters
+    ----------
+    center, places
+        In pixels, (..., n) and (..., places).
+    """
     # As in `render`: differences of whole numbers are exact in float32.
-    left = np.empty((len(center), 4), dtype=np.float32)
-    left[:, 0] = left[:, 3] = 1
-    left[:, 1] = whole = np.rint(center)
-    left[:, 2] = center - whole
-    right = np.empty((4, len(places)), dtype=np.float32)
-    right[0] = nearest = np.rint(places)
-    right[1:3] = -1
-    right[3] = places - nearest
+    left = np.empty((*center.shape, 4), dtype=np.float32)
+    left[..., 0] = left[..., 3] = 1
+    left[..., 1] = whole = np.rint(center)
+    left[..., 2] = center - whole
+    right = np.empty((*places.shape[:-1], 4, places.shape[-1]), dtype=np.float32)
+    right[..., 0, :] = nearest = np.rint(places)
+    right[..., 1:3, :] = -1
+    right[..., 3, :] = places - nearest
     square: Image = left @ right
     np.square(square, out=square)
     square *= np.float32(-0.5 / sigma**2)

@@ -10,5 +10,6 @@ from __future__ import annotations
 from atomvision_hub.engine.rendering.batches import RenderedBatch, RenderedCrystals
 from atomvision_hub.engine.rendering.config import RenderConfig
 from atomvision_hub.engine.rendering.crystals import CrystalSet
+from atomvision_hub.engine.rendering.dataset import RenderedImages
 
-__all__ = ["CrystalSet", "RenderConfig", "RenderedBatch", "RenderedCrystals"]
+__all__ = ["CrystalSet", "RenderConfig", "RenderedBatch", "RenderedCrystals", "RenderedImages"]

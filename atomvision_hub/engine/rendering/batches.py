@@ -1,8 +1,11 @@
-"""Batches of rendered images for a training loop, made by worker processes or in the loop's own."""
+"""Batches of rendered images for a training loop: by worker processes, in the loop's own, or on its GPU."""
 
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,14 +15,15 @@ import torch
 from accelerate import Accelerator
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from atomvision_hub.engine.config import LoopConfig
 from atomvision_hub.engine.loop import batch_indices, share, steps_per_epoch
 from atomvision_hub.engine.rendering.config import RenderConfig
 from atomvision_hub.engine.rendering.cpu import make_images
 from atomvision_hub.engine.rendering.crystals import CrystalSet
-from atomvision_hub.engine.rendering.draws import draw
+from atomvision_hub.engine.rendering.device import DeviceRenderer
+from atomvision_hub.engine.rendering.draws import Draws, draw
 
 
 class RenderedBatch(NamedTuple):
@@ -40,21 +44,35 @@ class RenderedBatch(NamedTuple):
     pixel_size: Tensor
 
 
+class _Task(NamedTuple):
+    """What a process makes of one step: which places of the epoch, and the crystal of each."""
+
+    epoch: int
+    places: npt.NDArray[np.int64]
+    crystals: npt.NDArray[np.int64]
+
+
 class RenderedCrystals:
-    """Rendered batches of one epoch, the same for any number of processes and workers.
+    """Rendered batches of an epoch, the same for any number of processes and workers.
 
     Parameters
     ----------
     crystals
-        What is drawn; those that are too large for the views are left out (`crystals.left_out`).
+        What is drawn; those that are too large for any view are left out and listed in
+        ``self.crystals.left_out``.
     render
         How.
     config
         Batch size and seed of the loop.
     accelerator
         Device and share of this process.
-    workers
-        Processes that render ahead of the loop; 0 renders in the loop.
+    on_device
+        Whether batches are made by torch on the device; by default on a GPU without `workers`.
+
+    Raises
+    ------
+    UsageError
+        When no crystal is left.
     """
 
     def __init__(
@@ -64,33 +82,104 @@ class RenderedCrystals:
         config: LoopConfig,
         accelerator: Accelerator,
         *,
-        workers: int = 0,
+        on_device: bool | None = None,
     ) -> None:
         self.crystals = crystals.in_view(min(render.shape) * render.pixel_size[1], render.periods)
-        self.render, self.config, self.accelerator, self.workers = render, config, accelerator, workers
+        self.render, self.config, self.accelerator = render, config, accelerator
+        if on_device is None:
+            on_device = accelerator.device.type == "cuda" and render.workers == 0
+        self._renderer = DeviceRenderer(self.crystals, render, accelerator.device) if on_device else None
+        self._tasks = _Tasks()
+        self._loader: DataLoader[tuple[Tensor, Tensor, Tensor]] | None = None
 
     def __len__(self) -> int:
         return steps_per_epoch(len(self.crystals) * self.render.views, self.config)
 
     def epoch(self, epoch: int) -> Iterator[RenderedBatch]:
         """Yield the batches of an epoch."""
-        count = self.config.batch_size
-        mine, device = share(count, self.accelerator), self.accelerator.device
-        rows = batch_indices(
-            len(self.crystals) * self.render.views, self.config, epoch, self.accelerator, whole=True
+        count, rows = self.config.batch_size, len(self.crystals) * self.render.views
+        mine = share(count, self.accelerator)
+        order = batch_indices(rows, self.config, epoch, self.accelerator)
+        tasks = [
+            _Task(epoch, np.arange(step * count, (step + 1) * count)[mine], chosen % len(self.crystals))
+            for step, (chosen, _) in enumerate(order)
+        ]
+        return self._on_device(tasks) if self._renderer is not None else self._by_workers(tasks)
+
+    def _by_workers(self, tasks: list[_Task]) -> Iterator[RenderedBatch]:
+        if self._loader is None:
+            self._loader = _loader(_Steps(self.crystals, self.render, self.config.seed), self._tasks)
+        self._tasks.now = tasks
+        device = self.accelerator.device
+        for made in self._loader:
+            images, labels, sizes = (one.to(device, non_blocking=True) for one in made)
+            yield RenderedBatch(_as_float(images)[:, None], labels, sizes)
+
+    def _on_device(self, tasks: list[_Task]) -> Iterator[RenderedBatch]:
+        """Make each batch on a stream of its own while the loop's step on the one before it is running."""
+        device = self.accelerator.device
+        beside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        for task in tasks:
+            with torch.cuda.stream(beside):
+                batch = self._made(task)
+            if beside is not None:
+                current = torch.cuda.current_stream(device)
+                current.wait_stream(beside)
+                for tensor in batch:
+                    tensor.record_stream(current)
+            yield batch
+
+    def _made(self, task: _Task) -> RenderedBatch:
+        assert self._renderer is not None
+        draws = _draws(self.crystals, self.render, self.config.seed, task)
+        device = self.accelerator.device
+        return RenderedBatch(
+            self._renderer.make(draws)[:, None],
+            torch.from_numpy(self.crystals.labels[task.crystals]).to(device),
+            torch.from_numpy(draws.pixel_size).float().to(device),
         )
-        which = np.stack([batch % len(self.crystals) for batch, _ in rows])[:, mine]
-        steps = _Steps(self.crystals, self.render, self.config.seed, epoch, which, mine, count)
-        options: dict[str, Any] = {}
-        if self.workers:
-            options = {"multiprocessing_context": "forkserver", "prefetch_factor": 2}
-        loader = DataLoader(steps, batch_size=None, num_workers=self.workers, **options)
-        for images, labels, sizes in loader:
-            yield RenderedBatch(
-                _grey(images.to(device, non_blocking=True)),
-                labels.to(device, non_blocking=True),
-                sizes.to(device, non_blocking=True),
-            )
+
+
+def _draws(crystals: CrystalSet, render: RenderConfig, seed: int, task: _Task) -> Draws:
+    return draw(crystals, render, seed, task.epoch, task.places, task.crystals)
+
+
+def _as_float(images: Tensor) -> Tensor:
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+
+
+class _Tasks(Sampler[_Task]):
+    """The tasks of the epoch that is asked for, so that one loader and its workers serve all epochs."""
+
+    def __init__(self) -> None:
+        self.now: list[_Task] = []
+
+    def __iter__(self) -> Iterator[_Task]:
+        return iter(self.now)
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+
+class _Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Images, labels and pixel sizes of a task."""
+
+    def __init__(self, crystals: CrystalSet, render: RenderConfig, seed: int) -> None:
+        self.crystals, self.render, self.seed = crystals, render, seed
+
+    def __getitem__(self, task: _Task) -> tuple[Tensor, Tensor, Tensor]:
+        draws = _draws(self.crystals, self.render, self.seed, task)
+        return (
+            torch.from_numpy(render_quietly(self.crystals, self.render, draws)),
+            torch.from_numpy(self.crystals.labels[task.crystals]),
+            torch.from_numpy(draws.pixel_size).float(),
+        )
+
+
+def render_quietly(crystals: CrystalSet, render: RenderConfig, draws: Draws) -> npt.NDArray[Any]:
+    """Return `make_images` on one thread: products are small, and more threads would wait for each other."""
+    with _controller().limit(limits=1, user_api="blas"):
+        return make_images(crystals, render, draws)
 
 
 @functools.cache
@@ -98,38 +187,29 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _grey(images: Tensor) -> Tensor:
-    return (images.float() / 255 if images.dtype == torch.uint8 else images)[:, None]
+def _loader(steps: _Steps, tasks: _Tasks) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    workers = steps.render.workers
+    if not workers:
+        return DataLoader(steps, batch_size=None, sampler=tasks)
+    # Not forked from this process, which may hold a GPU and threads.
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload(["atomvision_hub.engine.rendering.batches"])
+    return DataLoader(
+        steps,
+        batch_size=None,
+        sampler=tasks,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_begin,
+        persistent_workers=True,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4,
+    )
 
 
-class _Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """The batches of one process in an epoch, by number."""
-
-    def __init__(
-        self,
-        crystals: CrystalSet,
-        render: RenderConfig,
-        seed: int,
-        epoch: int,
-        which: npt.NDArray[np.int64],
-        mine: slice,
-        batch_size: int,
-    ) -> None:
-        self.crystals, self.render, self.seed, self.epoch = crystals, render, seed, epoch
-        self.which, self.mine, self.batch_size = which, mine, batch_size
-
-    def __len__(self) -> int:
-        return len(self.which)
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.mine]
-        which = self.which[step]
-        draws = draw(self.crystals, self.render, self.seed, self.epoch, places, which)
-        with _controller().limit(limits=1, user_api="blas"):
-            # Small products: more threads would wait for each other.
-            images = make_images(self.crystals, self.render, draws)
-        return (
-            torch.from_numpy(images),
-            torch.from_numpy(self.crystals.labels[which]),
-            torch.from_numpy(draws.pixel_size).float(),
-        )
+def _begin(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    if hasattr(os, "nice"):
+        os.nice(5)  # the process that feeds a GPU comes first

@@ -88,6 +88,10 @@ class RenderConfig(Section):
         Grey levels of an image: 8, or 0 for none.
     views
         Images of each crystal in an epoch.
+    margin
+        Smallest margin (Å) of a label; crystals with less are not drawn.
+    workers
+        Processes that render ahead of the loop; 0 renders in the loop's own, or on its GPU.
     """
 
     shape: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (256, 256)
@@ -102,6 +106,8 @@ class RenderConfig(Section):
     random: RandomAcquisition = RandomAcquisition()
     bits: Literal[0, 8] = 8
     views: int = Field(1, ge=1)
+    margin: float = Field(0.0, ge=0)
+    workers: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -10,10 +11,16 @@ import numpy.typing as npt
 from atomvision_hub.engine.rendering.config import RenderConfig
 from atomvision_hub.engine.rendering.crystals import CrystalSet
 from atomvision_hub.engine.rendering.draws import Draws
+from atomvision_hub.simulation.poisson import poisson
 from atomvision_hub.simulation.projection import Pose, points_in_view, pose
 from atomvision_hub.simulation.psf import GAUSSIAN_REACH, GaussianPSF
 from atomvision_hub.simulation.render import Image, render
 from atomvision_hub.simulation.scanned import render_scanned
+
+
+@functools.lru_cache(maxsize=64)
+def _profile(sigma: float) -> GaussianPSF:
+    return GaussianPSF(sigma)
 
 
 def make_images(crystals: CrystalSet, config: RenderConfig, draws: Draws) -> npt.NDArray[np.uint8] | Image:
@@ -59,7 +66,7 @@ def expected(crystals: CrystalSet, config: RenderConfig, draws: Draws, index: in
     atoms = crystal.projection.numbers.astype(np.float64) ** draws.z_exponent[index]
     weights = np.asarray(np.bincount(crystal.sites, atoms), dtype=np.float64)[view.index]
     if lines is None:
-        image = render(view.x, view.y, weights, GaussianPSF(sigma), config.shape, (size, size))
+        image = render(view.x, view.y, weights, _profile(sigma), config.shape, (size, size))
     else:
         image = render_scanned(view.x, view.y, weights, sigma, config.shape, (size, size), lines)
     if draws.background is not None:
@@ -82,4 +89,4 @@ def recorded(image: Image, draws: Draws, index: int) -> Image:
     np.maximum(image, 0, out=image)
     image *= np.float32(dose * size**2 / mean)
     generator = np.random.Generator(np.random.SFC64(int(draws.key[index])))
-    return generator.poisson(image).astype(np.float32)
+    return poisson(image, generator)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from ase import Atoms
 
-from atomvision_hub.errors import AtomVisionError, CrystalError, UsageError
+from atomvision_hub.data import load_dataset
+from atomvision_hub.errors import CrystalError, UsageError
 from atomvision_hub.simulation.projection import Array, Projection, project
 from atomvision_hub.structures import flat_layer, load_structures
 from atomvision_hub.structures.classify import lattice_fits
@@ -86,26 +87,31 @@ class CrystalSet:
 
     @classmethod
     def open(
-        cls, source: str | Path, split: str | None = None, *, margin: float = 0.0, limit: int | None = None
+        cls,
+        source: str | Path,
+        split: str | None = None,
+        *,
+        revision: str | None = None,
+        margin: float = 0.0,
+        limit: int | None = None,
     ) -> Self:
         """Return the crystals of a split of a stem2d dataset, or of any source of structures.
 
         Parameters
         ----------
         source
-            Folder of a stem2d dataset (its config ``structures``), or what `load_structures` understands:
-            ``"reference"``, ``"synthetic:1000"``, files of structures.
+            Folder of a stem2d dataset (its config ``structures``), its Hub id with a `revision`, or what
+            `load_structures` understands: ``"reference"``, ``"synthetic:1000"``, files of structures.
         split
             ``"train"``, ``"validation"`` or ``"test"`` of a dataset; sources have none.
+        revision
+            Tag of a dataset on the Hub.
         margin
             As of `of`.
         limit
             At most so many crystals are read.
         """
-        folder = Path(source) / "data" / "structures"
-        if not folder.is_dir():
-            if (Path(source) / "manifest.json").is_file():
-                raise UsageError(f"{source} has no config structures; build it: atomvision build stem2d")
+        if revision is None and not (Path(source) / "manifest.json").is_file():
             if split is not None:
                 raise UsageError(
                     f"{source} has no splits; leave out split={split!r} or give a dataset folder"
@@ -113,7 +119,7 @@ class CrystalSet:
             return cls._made(_each(load_structures(str(source), limit=limit)), margin, str(source))
         if split is None:
             raise UsageError(f"{source} is a dataset: say which split, train, validation or test")
-        return cls._made(_rows(folder, split, limit), margin, f"{source}, {split}")
+        return cls._made(_rows(source, split, revision, limit), margin, f"{source}, {split}")
 
     @classmethod
     def _made(
@@ -187,21 +193,11 @@ def _each(crystals: Mapping[str, Atoms]) -> Iterable[tuple[str, str, Atoms | Cry
         yield identifier, atoms.get_chemical_formula(empirical=True), atoms
 
 
-def _rows(folder: Path, split: str, limit: int | None) -> Iterable[tuple[str, str, Atoms | CrystalError]]:
-    import pyarrow.parquet as pq
-
-    files = sorted(folder.glob(f"{split}-*.parquet"))
-    if not files:
-        known = ", ".join(sorted({file.name.split("-")[0] for file in folder.glob("*.parquet")})) or "none"
-        raise AtomVisionError(f"{folder.parent.parent} has no split {split!r} of structures; it has: {known}")
-    count = 0
-    for file in files:
-        for row in pq.read_table(file, columns=["id", "formula", "cell", "numbers", "positions"]).to_pylist():
-            if limit is not None and count >= limit:
-                return
-            count += 1
-            yield (
-                row["id"],
-                row["formula"],
-                Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=(True, True, False)),
-            )
+def _rows(
+    source: str | Path, split: str, revision: str | None, limit: int | None
+) -> Iterable[tuple[str, str, Atoms | CrystalError]]:
+    table = load_dataset(str(source), "structures", revision=revision, split=split)
+    table = table.select_columns(["id", "formula", "cell", "numbers", "positions"])
+    for row in table.select(range(min(limit, len(table)))) if limit is not None else table:
+        atoms = Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=(True, True, False))
+        yield row["id"], row["formula"], atoms

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.simulation.psf import GaussianPSF, RadialPSF, as_psf
+from atomvision_hub.simulation.psf import GAUSSIAN_REACH, GaussianPSF, RadialPSF, as_psf
 from atomvision_hub.simulation.torch.batch import CrystalBatch
+from atomvision_hub.simulation.torch.scanned import scanned
 
 _FAR = 1e6  # Å; a translation this long repeats nothing that an image could show
 _LOWEST = -25.0  # exponents end here, as in the NumPy renderer
@@ -88,6 +89,10 @@ class StemRenderer(nn.Module):
         rotation: Tensor | float = 0.0,
         shift: Tensor | tuple[float, float] = (0.0, 0.0),
         pixel_size: Tensor | float | tuple[float, float] | None = None,
+        mirror: Tensor | None = None,
+        z_exponent: Tensor | None = None,
+        sigma: Tensor | None = None,
+        lines: Tensor | None = None,
     ) -> Tensor:
         """Render images.
 
@@ -101,19 +106,38 @@ class StemRenderer(nn.Module):
             Å (x, y), (2,) or (batch, 2).
         pixel_size
             Å per pixel (row, column), one number, (2,) or (batch, 2); that of the renderer by default.
+        mirror
+            Whether columns are reversed, bool (batch,).
+        z_exponent, sigma
+            Exponents, and widths of a single Gaussian in Å, (batch,), instead of the renderer's.
+        lines
+            Where the beam stands instead of on the pixel, Å (x, y), a line, (batch, rows, 2).
 
         Returns
         -------
         float32 tensor (batch, rows, columns), Z**z_exponent per Å².
         """
-        steps, x, y, weights, _ = self._place(crystals, rotation, shift, pixel_size, self.psf.reach)
+        widths = [torch.tensor([one], dtype=torch.float64) for one in self.psf.sigmas]
+        shares, reach = self.psf.weights, self.psf.reach
+        if sigma is not None:
+            widths, shares = [sigma.double()], (1.0,)
+            reach = GAUSSIAN_REACH * float(sigma.amax())
+        if lines is not None:
+            reach += float(lines.abs().amax())
+        steps, x, y, weights, _ = self._place(
+            crystals, rotation, shift, pixel_size, reach, mirror=mirror, z_exponent=z_exponent
+        )
         rows, columns = self.shape
         images = None
-        for share, sigma in zip(self.psf.weights, self.psf.sigmas, strict=True):
-            along_rows = self._factors(y, rows, sigma / steps[:, 1])
-            along_columns = self._factors(x, columns, sigma / steps[:, 0])
-            scaled = (weights * (share / (2 * math.pi * sigma**2))).to(torch.float32)
-            product = torch.bmm((along_rows * scaled[:, :, None]).transpose(1, 2), along_columns)
+        for share, width in zip(shares, widths, strict=True):
+            sigmas = width.to(x.device)[:, None] / steps
+            scaled = (weights * (share / (2 * math.pi * width.to(x.device) ** 2))[:, None]).to(torch.float32)
+            if lines is None:
+                along_rows = self._factors(y, rows, sigmas[:, 1])
+                along_columns = self._factors(x, columns, sigmas[:, 0])
+                product = torch.bmm((along_rows * scaled[:, :, None]).transpose(1, 2), along_columns)
+            else:
+                product = scanned(x, y, scaled, self.shape, sigmas, lines.double() / steps[:, None, :])
             images = product if images is None else images + product
         assert images is not None  # a GaussianPSF has at least one term
         return images
@@ -157,6 +181,9 @@ class StemRenderer(nn.Module):
         shift: Tensor | tuple[float, float],
         pixel_size: Tensor | float | tuple[float, float] | None,
         reach: float,
+        *,
+        mirror: Tensor | None = None,
+        z_exponent: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return pixel sizes (x, y), and per image the x, y, weight and presence of all atoms within reach.
 
@@ -179,6 +206,9 @@ class StemRenderer(nn.Module):
         cosine, sine = torch.cos(turn), torch.sin(turn)
         matrix = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], -2)
         matrix = matrix / steps[:, None, :]  # Å to pixels, for rows of vectors
+        if mirror is not None:
+            flip = torch.stack([1 - 2 * mirror.double(), torch.ones_like(mirror, dtype=torch.float64)], -1)
+            matrix, moved = matrix * flip[:, None, :], moved * flip
         middle = torch.tensor([(self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2], device=device)
         origin = middle + moved / steps
         low = -0.5 - reach / steps - origin
@@ -193,7 +223,8 @@ class StemRenderer(nn.Module):
         places = (placed[:, None] + offsets[:, :, None]).reshape(batch, -1, 2)
 
         elements = crystals.numbers.to(torch.float64)
-        weights = torch.where(elements > 0, elements**self.z_exponent, 0.0) * crystals.occupancies
+        power = self.z_exponent if z_exponent is None else z_exponent.double()[:, None]
+        weights = torch.where(elements > 0, elements**power, 0.0) * crystals.occupancies
         weights = weights[:, None].expand(-1, offsets.shape[1], -1).flatten(1).expand(batch, -1)
         present = (elements > 0)[:, None].expand(-1, offsets.shape[1], -1).flatten(1)
         near = present & ((places >= low[:, None]) & (places < high[:, None])).all(-1)
