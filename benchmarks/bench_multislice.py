@@ -33,12 +33,12 @@ from atomvision_hub.structures import flat_layer
 Floats = npt.NDArray[np.float64]
 
 #: Embedded crystals from light to heavy, of all five lattices.
-MATERIALS = (
-    "graphene h-BN AlN silicene blue-P black-P MgCl2 GaN ZnO germanene gray-As TiS2-1T "
-    "TiOCl VS2 FeCl2 NiCl2 FeSe CrSBr CrCl3 GeS GaSe ZrS2-1T ZrNCl MoS2 MoSe2 MoTe2 "
-    "NbSe2 CdCl2 SnS2-1T SnO SnSe In2Se3 Sb NiI2 LaOBr HfS2-1T HfNCl TaS2 WS2 WSe2 "
-    "WTe2-1Tp PtS2-1T PtSe2-1T PtTe2-1T TlF PbO BiOCl Bi Bi2Te3 BiTeI MoCl3 SbTeI"
-).split()  # noqa: SIM905
+_NAMES = (
+    "graphene h-BN AlN silicene blue-P black-P MgCl2 GaN ZnO germanene TiS2-1T VS2 NiCl2 FeSe "
+    "CrSBr GaSe ZrS2-1T MoS2 MoSe2 MoTe2 NbSe2 SnS2-1T SnSe In2Se3 Sb NiI2 HfS2-1T HfNCl TaS2 "
+    "WS2 WSe2 WTe2-1Tp PtS2-1T PtSe2-1T TlF PbO BiOCl Bi Bi2Te3 BiTeI MoCl3 SbTeI"
+)
+MATERIALS = _NAMES.split()
 #: Of the source, Å: of the preset `typical`.
 SOURCE = 0.8
 #: What `simulate_stem` does by default.
@@ -74,7 +74,8 @@ class Pair:
         self.numbers = layer.numbers.astype(float)
         self.area = abs(float(np.linalg.det(scan.cell)))
         self.total = float(self.signal[self.length == 0].real[0]) * self.area
-        self.elements = len(set(layer.numbers.tolist()))
+        # Elements that are nearly alike say nothing about the power of Z.
+        self.tells_exponent = layer.numbers.max() > 1.25 * layer.numbers.min()
 
     def convolution(self, exponent: float, sigma: float) -> npt.NDArray[np.complex128]:
         """Return the series of the convolution image."""
@@ -106,8 +107,8 @@ class Pair:
         return self.agreement(exponent, sigma)["normalised_rms"]
 
     def best(self) -> tuple[float, float]:
-        """Return the exponent and width (Å) with the smallest rms; exponent 1.7 for a single element."""
-        if self.elements == 1:
+        """Return the exponent and width (Å) with the smallest rms; exponent 1.7 where elements are alike."""
+        if not self.tells_exponent:
             found = minimize_scalar(
                 lambda width: self.rest(DEFAULT[0], width), bounds=(0.2, 0.8), method="bounded"
             )
@@ -136,7 +137,7 @@ def describe(layer: Atoms, scan: PeriodScan, source_size: float = SOURCE) -> dic
         "highest_signal": float((pair.waves.conj().T @ pair.signal).real.max()),
         "standard_error": scan.facts["standard_error"],
         "default": pair.agreement(*DEFAULT),
-        "best_exponent": exponent if pair.elements > 1 else None,
+        "best_exponent": exponent if pair.tells_exponent else None,
         "best_sigma": sigma,
         "best": pair.agreement(exponent, sigma),
     }
@@ -144,7 +145,9 @@ def describe(layer: Atoms, scan: PeriodScan, source_size: float = SOURCE) -> dic
 
 def materials(cache: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return the agreement of every material, and the parameters that suit all."""
-    crystals, pairs, table = load_structures("reference"), {}, {}
+    crystals = load_structures("reference")
+    pairs: dict[str, Pair] = {}
+    table: dict[str, Any] = {}
     for name in names:
         started, layer = time.process_time(), flat_layer(crystals[name])
         scan = stored_scan(layer, cache=cache)
@@ -158,8 +161,7 @@ def materials(cache: Path, names: Sequence[str]) -> dict[str, Any]:
             f"rms {row['best']['normalised_rms']:.3f}  {time.process_time() - started:.0f} s",
             flush=True,
         )
-    several = [pair for pair in pairs.values() if pair.elements > 1]
-    together = _minimum(lambda point: float(np.mean([pair.rest(*point) for pair in several])))
+    together = _minimum(lambda point: float(np.mean([pair.rest(*point) for pair in pairs.values()])))
     for name, pair in pairs.items():
         table[name]["together"] = pair.agreement(*together)
     return {
@@ -229,9 +231,9 @@ def stacks() -> dict[str, Callable[[int], Atoms]]:
 
 def thickness(cache: Path) -> dict[str, Any]:
     """Return the agreement of stacks of layers, and how their signal grows."""
-    result = {}
+    result: dict[str, Any] = {}
     for name, make in stacks().items():
-        rows = []
+        rows: list[dict[str, Any]] = []
         for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
             specimen = make(count)
             if np.ptp(specimen.positions[:, 2]) > 64:
@@ -272,23 +274,25 @@ MICROSCOPES = {
 
 def microscopes(cache: Path, names: Sequence[str] = ("h-BN", "MoS2", "WSe2")) -> dict[str, Any]:
     """Return the agreement for other microscopes."""
-    crystals, result = load_structures("reference"), {}
+    crystals = load_structures("reference")
+    result: dict[str, Any] = {}
     for label, settings in MICROSCOPES.items():
         result[label] = {}
         for name in names:
             layer = flat_layer(crystals[name])
             row = result[label][name] = describe(layer, stored_scan(layer, settings, cache=cache))
             print(
-                f"{label:40s} {name:6s} r {row['default']['correlation']:.4f} best n {row['best_exponent']:.2f} "
-                f"sigma {row['best_sigma']:.3f} rms {row['best']['normalised_rms']:.3f} "
-                f"r {row['best']['correlation']:.4f} columns {row['best']['column_error_max']:.3f}",
+                f"{label:40s} {name:6s} r {row['default']['correlation']:.4f} "
+                f"best n {row['best_exponent'] or np.nan:.2f} sigma {row['best_sigma']:.3f} "
+                f"rms {row['best']['normalised_rms']:.3f} r {row['best']['correlation']:.4f} "
+                f"columns {row['best']['column_error_max']:.3f}",
                 flush=True,
             )
     return result
 
 
 #: One accuracy setting changed at a time; those of the crystal at rest beside a crystal at rest.
-ACCURACY = {
+ACCURACY: dict[str, dict[str, Any]] = {
     "planes within 0.05 Å": {"slice_thickness": 0.05},
     "planes within 1 Å": {"slice_thickness": 1.0},
     "one plane": {"slice_thickness": 99.0},
@@ -296,7 +300,7 @@ ACCURACY = {
     "box of 11 Å": {"box": 11.0},
     "grid for 300 mrad": {"margin": 1.5},
 }
-THERMAL = {
+THERMAL: dict[str, dict[str, Any]] = {
     "another seed": {"seed": 1},
     "64 configurations": {"phonons": 64},
     "displacement 0.05 Å": {"displacement": 0.05},
@@ -307,7 +311,8 @@ THERMAL = {
 
 def convergence(cache: Path, names: Sequence[str] = ("graphene", "MoS2", "SnSe")) -> dict[str, Any]:
     """Return by how much the image changes with each accuracy setting."""
-    crystals, result = load_structures("reference"), {}
+    crystals = load_structures("reference")
+    result: dict[str, Any] = {}
     rest = Multislice(phonons=1, displacement=0.0)
     for name in names:
         layer = flat_layer(crystals[name])

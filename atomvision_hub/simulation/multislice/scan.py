@@ -3,7 +3,7 @@
 The detected signal as a function of the probe's position holds no frequency above ``2 semi_angle /
 wavelength``: a probe position enters the exit wave as a sum of plane waves within the aperture, the detector
 sees its square. So a period needs a few probe positions only, and the Fourier series through them gives the
-signal everywhere, without interpolation error. Positions that a symmetry of the crystal maps onto each other
+signal everywhere. Positions that a symmetry of the crystal maps onto each other
 have the same signal (averaged over thermal motion): one of each kind is calculated.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,8 @@ def scan_period(atoms: Atoms, settings: Multislice | None = None, *, seed: int =
     settings = settings or Multislice()
     version = engine.abtem_version()
     cell = _period(atoms)
-    limit = 2e-3 * settings.semi_angle / wavelength(settings.voltage)
+    # The rim of the aperture is as soft as a box is small.
+    limit = 2e-3 * settings.semi_angle / wavelength(settings.voltage) + 1 / settings.box
     counts, origin, orbit = _positions(atoms, cell, limit)
     box = _Box.around(cell, settings)
     if box.cells * len(atoms) > _MOST_ATOMS:
@@ -191,7 +192,7 @@ def _planes(z: Floats, apart: float) -> tuple[Floats, tuple[float, ...]]:
     """
     order = np.argsort(z, kind="stable")
     plane, lowest = np.zeros(len(z), dtype=np.intp), z[order[0]]
-    for before, atom in zip(order, order[1:], strict=False):
+    for before, atom in pairwise(order.tolist()):
         new = z[atom] - lowest > apart
         plane[atom] = plane[before] + new
         lowest = z[atom] if new else lowest

@@ -23,7 +23,8 @@ class Multislice(BaseModel):
     inner: PositiveFloat = Field(60.0, description="Inner angle of the annular detector, mrad")
     outer: PositiveFloat = Field(200.0, description="Outer angle of the annular detector, mrad")
     defocus: float = Field(
-        0.0, description="C1 of the probe, Å: distance of the focus above the middle of the crystal's height"
+        0.0,
+        description="C1 of the probe, Å: how far before the crystal's middle the focus lies (lower z)",
     )
     spherical: float = Field(0.0, description="C3 of the probe, mm")
     phonons: PositiveInt = Field(16, description="Frozen-phonon configurations that are averaged")
@@ -38,7 +39,7 @@ class Multislice(BaseModel):
         0.3, description="Atoms whose heights differ by less than this, Å, scatter in one plane"
     )
     box: float = Field(16.0, ge=8, description="Smallest side of the periodic box around the probe, Å")
-    margin: float = Field(1.05, ge=1, description="The grid carries angles up to `outer` times this")
+    margin: float = Field(1.25, ge=1, description="The grid carries angles up to `outer` times this")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
