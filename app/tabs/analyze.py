@@ -27,6 +27,26 @@ from tabs.shared import LIFE, file_stem, guarded, read_upload, say, session_fold
 #: Circles beyond this number are drawn smaller, so that the image stays to be seen.
 _MOST_CIRCLES = 4000
 _UNITS = {"Å": 1.0, "nm": 10.0, "µm": 1e4, "pm": 0.01}
+#: The second of two clicks on the image tells how many of its pixels lie between them.
+_TWO_CLICKS = """
+let first = null;
+element.addEventListener("click", (event) => {
+  const image = event.target.closest("svg");
+  if (!image) { return; }
+  const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(image.getScreenCTM().inverse());
+  const line = image.querySelector("line");
+  if (!first) {
+    first = point;
+    line.setAttribute("x1", point.x); line.setAttribute("y1", point.y);
+    line.setAttribute("x2", point.x); line.setAttribute("y2", point.y);
+    return;
+  }
+  line.setAttribute("x2", point.x); line.setAttribute("y2", point.y);
+  const length = Math.hypot(point.x - first.x, point.y - first.y);
+  first = null;
+  if (length > 0) { trigger("select", {index: length, value: length}); }
+});
+"""
 #: A class that is no likelier than all others together is none.
 _SURE = 0.5
 
@@ -34,7 +54,6 @@ _SURE = 0.5
 def build(page: gr.Blocks) -> None:
     """Lay out the tab."""
     images = gr.State([], time_to_live=LIFE)
-    clicks = gr.State([], time_to_live=LIFE)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             upload = gr.File(
@@ -55,10 +74,7 @@ def build(page: gr.Blocks) -> None:
                 gr.Markdown(
                     "**From a scale bar**: click its two ends in the image, or type its length in pixels."
                 )
-                ruler = gr.Image(
-                    label="Click both ends of the scale bar", interactive=False, format="jpeg",
-                    elem_id="analyze-ruler", buttons=[], height=300,
-                )  # fmt: skip
+                ruler = gr.HTML(elem_id="analyze-ruler", js_on_load=_TWO_CLICKS)
                 with gr.Row():
                     bar_pixels = gr.Number(
                         None, label="Length in pixels", placeholder="pixels", elem_id="analyze-bar-pixels"
@@ -67,7 +83,7 @@ def build(page: gr.Blocks) -> None:
                         None, label="Length it stands for", placeholder="length", elem_id="analyze-bar-length"
                     )
                     bar_unit = gr.Dropdown(list(_UNITS), value="nm", label="Unit")
-                use_bar = gr.Button("Take the pixel size from the bar", size="sm")
+                use_bar = gr.Button("Take the pixel size from the bar", size="sm", elem_id="analyze-use-bar")
             with gr.Accordion("How columns look", open=False):
                 contrast = gr.Radio(["auto", "bright", "dark"], value="auto", label="Columns of atoms are")
                 threshold = gr.Slider(
@@ -87,7 +103,9 @@ def build(page: gr.Blocks) -> None:
             intensities = gr.HTML(elem_id="analyze-histogram")
             with gr.Row():
                 files = {
-                    name: gr.DownloadButton(text, interactive=False, size="sm", elem_id=f"analyze-{name}")
+                    name: gr.DownloadButton(
+                        text, interactive=False, size="sm", min_width=100, elem_id=f"analyze-{name}"
+                    )
                     for name, text in _DOWNLOADS.items()
                 }
     results = (headline, numbers, picture, spectrum, intensities)
@@ -100,7 +118,7 @@ def build(page: gr.Blocks) -> None:
     @guarded(status, images, *results)
     def opened(path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
         if path is None:
-            yield {images: [], calibration: "", ruler: None, **empty(), index: gr.Dropdown(visible=False)}
+            yield {images: [], calibration: "", ruler: "", **empty(), index: gr.Dropdown(visible=False)}
             return
         yield empty()
         found = read_upload(path)
@@ -112,7 +130,6 @@ def build(page: gr.Blocks) -> None:
             ),
             pixel_size: None,
             bar_pixels: None,
-            clicks: [],
             calibration: _calibration(first),
         }
         yield from answered(found, first.index, None, "auto", 0.05, request)
@@ -147,7 +164,7 @@ def build(page: gr.Blocks) -> None:
             numbers: _numbers(result),
             picture: _picture(image, result),
             intensities: figures.histogram(image.data, "intensities of the pixels"),
-            ruler: figures.shrunk(to_view(image.data).grey),
+            ruler: figures.ruler(to_view(image.data).grey),
         }
         folder = session_folder(request)
         for made in _files(folder, image, result):
@@ -163,17 +180,10 @@ def build(page: gr.Blocks) -> None:
             **{files[name]: _button(path) for name, path in _pages(folder, image, result, pictures).items()},
         }
 
-    def clicked(
-        found: list[MicroscopeImage], at: int | None, points: list[Any], event: gr.SelectData
-    ) -> dict[Any, Any]:
-        points = [*points, event.index][-2:] if len(points) < 2 else [event.index]
-        if len(points) < 2 or not found:
-            return {clicks: points, status: say("One end is marked; click the other end.")}
-        image = next((one for one in found if one.index == at), found[0])
-        step = max(1, -(-max(image.data.shape) // figures.SIDE))
-        length = step * math.dist(*points)
+    @guarded(status)
+    def clicked(event: gr.EventData) -> dict[Any, Any]:
+        length = float(event.index)
         return {
-            clicks: points,
             bar_pixels: round(length, 1),
             status: say(f"The bar is {length:.1f} pixels long; type the length that it stands for."),
         }
@@ -186,7 +196,7 @@ def build(page: gr.Blocks) -> None:
         return {pixel_size: float(f"{size:.6g}"), status: say(f"{size:.4g} Å per pixel; now press Analyze.")}
 
     upload.change(
-        opened, upload, [images, index, pixel_size, bar_pixels, clicks, calibration, ruler, status, *results,
+        opened, upload, [images, index, pixel_size, bar_pixels, calibration, ruler, status, *results,
                          *files.values()], api_name="analyze", show_progress="minimal",
     )  # fmt: skip
     for event in (again.click, index.input, pixel_size.submit):
@@ -194,7 +204,9 @@ def build(page: gr.Blocks) -> None:
             repeated, [images, *settings], [calibration, ruler, status, *results, *files.values()],
             api_visibility="private", show_progress="minimal",
         )  # fmt: skip
-    ruler.select(clicked, [images, index, clicks], [clicks, bar_pixels, status], api_visibility="private")
+    ruler.select(clicked, None, [bar_pixels, status], api_visibility="private")
+    # Gradio shows a number that is not known as 0.
+    page.load(None, None, [pixel_size, bar_pixels, bar_length], js="() => [null, null, null]")
     use_bar.click(
         measured, [bar_pixels, bar_length, bar_unit], [pixel_size, status], api_visibility="private"
     )
@@ -266,6 +278,8 @@ def _numbers(result: Analysis) -> str:
         ]
         if fit.calibration_error is not None:
             rows.append(("Error of the pixel size, included", f"{100 * fit.calibration_error:.2g} %"))
+    if result.motif is not None:
+        rows.append(("Columns of atoms in a cell (motif)", f"{len(result.motif.sites)}"))
     rows.append(("Columns of atoms", f"{len(result.atoms):,}"))
     if graph.nearest_distance is not None:
         spread = f" ± {graph.nearest_spread:.2g}" if graph.nearest_spread is not None else ""
@@ -287,7 +301,7 @@ def _picture(image: MicroscopeImage, result: Analysis) -> str:
     atoms, fit = result.atoms, result.parameters
     dy, dx = result.calibration.pixel_size or (1.0, 1.0)
     grey = to_view(image.data).grey
-    layers = {}
+    layers, near = {}, None
     if len(atoms):
         scale = 1.0 if len(atoms) <= _MOST_CIRCLES else 0.4
         radius = scale * float(np.median(atoms.radius)) * math.sqrt(dy / dx)
@@ -298,8 +312,10 @@ def _picture(image: MicroscopeImage, result: Analysis) -> str:
         corners = [origin, origin + first, origin + first + second, origin + second]
         layers["unit cell"] = figures.polygon(corners, "cell")
         layers["lattice vectors"] = figures.arrow(origin, first, "a") + figures.arrow(origin, second, "b")
+        middle, reach = origin + (first + second) / 2, 3.5 * float(max(np.hypot(*first), np.hypot(*second)))
+        near = (float(middle[0]), float(middle[1]), reach)
         label += f", unit cell and lattice vectors a, b of the {fit.lattice.replace('_', ' ')} lattice"
-    return figures.image_with_layers(grey, layers, label, (dy, dx))
+    return figures.image_with_layers(grey, layers, label, (dy, dx), near=near)
 
 
 def _files(folder: Path, image: MicroscopeImage, result: Analysis) -> Iterator[dict[str, Path]]:
@@ -307,6 +323,10 @@ def _files(folder: Path, image: MicroscopeImage, result: Analysis) -> Iterator[d
     made = {name: _path(folder, image, name) for name in ("json", "csv")}
     made["json"].write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
     made["csv"].write_text(result.to_csv(), encoding="utf-8")
+    # A motif in pixels has no place in a CIF.
+    if result.motif is not None and result.motif.unit == "Å":
+        made["cif"] = _path(folder, image, "cif")
+        made["cif"].write_text(result.motif.to_cif(file_stem(image.file.name)), encoding="utf-8")
     yield made
 
 

@@ -22,7 +22,7 @@ from tabs import figures
 from tabs.shared import LIFE, guarded, say
 
 #: Rows that are looked at, images on a page, points of a map, and the fewest that make one.
-_MOST_ROWS, _PAGE, _MOST_POINTS, _FEWEST = 5000, 24, 400, 12
+_MOST_ROWS, _PAGE, _MOST_POINTS, _FEWEST = 5000, 24, 400, 6
 #: Folders of the server are for who runs it on their own machine.
 _ON_SPACE = "SPACE_ID" in os.environ
 _ANY = "any"

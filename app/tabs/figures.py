@@ -36,7 +36,11 @@ def data_url(image: Grey) -> str:
 
 
 def image_with_layers(
-    grey: Grey, layers: dict[str, str], label: str, pixel_size: tuple[float, float] | None = None
+    grey: Grey,
+    layers: dict[str, str],
+    label: str,
+    pixel_size: tuple[float, float] | None = None,
+    near: tuple[float, float, float] | None = None,
 ) -> str:
     """Return an image with vector layers, each with a box to tick it off.
 
@@ -50,6 +54,8 @@ def image_with_layers(
         What the picture shows, for those who do not see it.
     pixel_size
         (row, column), for the aspect.
+    near
+        Middle (x, y) and half the width of a close-up, pixels, for a box that shows it.
     """
     rows, columns = grey.shape
     dy, dx = pixel_size or (1.0, 1.0)
@@ -58,13 +64,30 @@ def image_with_layers(
         f'<label><input type="checkbox" checked class="t{index}"> {html.escape(name)}</label>'
         for index, name in enumerate(layers)
     )
+    view = ""
+    if near is not None:
+        x, y, reach = near
+        zoom = max(1.0, columns / (2 * reach))
+        across, down = columns / 2 - zoom * x, rows * dy / dx / 2 - zoom * y * dy / dx
+        view = f"--near: translate({across:.2f}px, {down:.2f}px) scale({zoom:.4f})"
+        boxes += '<label><input type="checkbox" class="near"> close-up</label>'
     drawn = "".join(f'<g class="layer l{index}">{body}</g>' for index, body in enumerate(layers.values()))
     return (
         f'<div class="av-figure"><svg role="img" aria-label="{html.escape(label)}" '
-        f'viewBox="0 0 {columns} {rows * dy / dx:.6g}"><g transform="{scale}">'
+        f'viewBox="0 0 {columns} {rows * dy / dx:.6g}"><g class="view" style="{view}"><g transform="{scale}">'
         f'<image href="{data_url(shrunk(grey))}" width="{columns}" height="{rows}" '
         'preserveAspectRatio="none"/><g transform="translate(0.5 0.5)">'
-        f'{drawn}</g></g></svg><div class="av-layers">{boxes}</div></div>'
+        f'{drawn}</g></g></g></svg><div class="av-layers">{boxes}</div></div>'
+    )
+
+
+def ruler(grey: Grey) -> str:
+    """Return an image to click two ends of a scale bar in, with a line between them."""
+    rows, columns = grey.shape
+    return (
+        f'<div class="av-ruler"><svg role="img" aria-label="Click both ends of the scale bar" '
+        f'viewBox="0 0 {columns} {rows}"><image href="{data_url(shrunk(grey))}" width="{columns}" '
+        f'height="{rows}" preserveAspectRatio="none"/><line x1="-9" y1="-9" x2="-9" y2="-9"/></svg></div>'
     )
 
 
@@ -134,11 +157,11 @@ def arrow(start: npt.ArrayLike, vector: npt.ArrayLike, name: str) -> str:
     tip = np.array([x + dx, y + dy])
     left, right = tip - head * along + 0.5 * head * across, tip - head * along - 0.5 * head * across
     points = " ".join(f"{a:.2f},{b:.2f}" for a, b in (tip, left, right))
-    at = tip + 0.28 * length * along
+    at = tip + 0.24 * length * along
     return (
         f'<line class="vector" x1="{x:.2f}" y1="{y:.2f}" x2="{tip[0]:.2f}" y2="{tip[1]:.2f}"/>'
         f'<polygon class="vector-tip" points="{points}"/>'
-        f'<text class="vector-name" x="{at[0]:.2f}" y="{at[1]:.2f}" font-size="{0.36 * length:.2f}">'
+        f'<text class="vector-name" x="{at[0]:.2f}" y="{at[1]:.2f}" font-size="{0.42 * length:.2f}">'
         f"{html.escape(name)}</text>"
     )
 

@@ -25,6 +25,8 @@ _WARNING = (
     "Count and measure atoms in the recording, not here."
 )
 _VIEW = "widest view"
+#: Share of columns that only the network shows, beyond which its picture is no evidence of anything.
+_DOUBTFUL = 0.25
 
 
 def build(page: gr.Blocks) -> None:
@@ -38,7 +40,12 @@ def build(page: gr.Blocks) -> None:
                 elem_id="restore-file",
                 height=150,
             )
-            pixel_size = gr.Number(None, label="Pixel size, Å per pixel", placeholder="as the file says")
+            pixel_size = gr.Number(
+                None,
+                label="Pixel size, Å per pixel",
+                placeholder="as the file says",
+                elem_id="restore-pixel-size",
+            )
             side = gr.Radio(
                 ["128", "256", "512", _VIEW], value="512", label="Central square that is shown, pixels"
             )
@@ -97,6 +104,7 @@ def build(page: gr.Blocks) -> None:
             **{files[name]: _button(stem.with_name(f"{stem.name}.{name}")) for name in made},
         }
 
+    page.load(None, None, pixel_size, js="() => null")
     outputs = [status, numbers, pair, *files.values()]
     upload.change(
         opened,
@@ -147,4 +155,9 @@ def _numbers(result: Restored) -> str:
         if name in result.measured:
             value, low, high = (100 * one for one in result.measured[name])
             rows.append((text, f"{value:.1f} % of the columns ({low:.1f} to {high:.1f})"))
-    return figures.table(rows, "How far to believe it") + figures.notes(result.warnings)
+    warnings = list(result.warnings)
+    if columns is not None and columns.share > _DOUBTFUL:
+        warnings.insert(
+            0, "many of these columns are not in the recording: count and measure nothing in this picture"
+        )
+    return figures.table(rows, "How far to believe it") + figures.notes(warnings)
