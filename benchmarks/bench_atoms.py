@@ -1,13 +1,15 @@
 """How well and how fast columns of atoms are found, beside `skimage.feature.blob_log` and Gaussian fits.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_atoms.py DATASET [--split validation] [--rows N]
-        [--config rotated] [--data FOLDER] [--out benchmarks/results/atoms-DAY.json]
+        [--config rotated] [--recorded typical] [--data FOLDER] [--out benchmarks/results/atoms-DAY.json]
 
 *Simulated*: images of a `stem2d` dataset as stored (8 bits), then with Poisson noise of 5,000, 500 and 50
 detected electrons per Å². A column counts when its nearest neighbour is at least 1.2 Å away and its peak has
 at least 5 % of the brightest one's; detections on others are neither right nor wrong; a match is within
 0.5 Å; `border_1.2` counts only columns 1.2 Å or more inside the edges. Intervals: 95 %, whole images drawn
 again.
+*Recorded*: another config of the dataset, of images that went through an acquisition, as stored; with the
+median and spread of the fitted width.
 *Speed*: the same 8-bit images, calls in turn, one thread, processor time. `blob_log` runs as in the reference
 implementation: ``threshold=0, min_sigma=5, max_sigma=8`` (usnistgov/atomvision, atomvision/scripts/
 image_to_graph.py, commit d6391d49, `get_blob_positions`). *Large images*: seconds and columns.
@@ -115,6 +117,16 @@ def simulated(data: list[dict[str, Any]], find: Callable[..., Array]) -> dict[st
         name = "noise_free" if dose is None else f"dose_{dose:g}"
         result[name] = summary(scores) | {f"border_{BORDER:g}": summary(inner)}
     return result
+
+
+def recorded(data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores on images as stored, and quantiles of the fitted width (Å)."""
+    scores, widths = [], []
+    for row in data:
+        found = detect_atoms(row["grey"], row["pixel_size"])
+        scores.append(score_atoms(found.positions(), row["truth"]))
+        widths.append(found.width[1] * row["pixel_size"][1])
+    return summary(scores) | {"width_10_50_90_percent": np.quantile(widths, [0.1, 0.5, 0.9]).tolist()}
 
 
 def summary(scores: list[AtomScore]) -> dict[str, Any]:
@@ -343,6 +355,7 @@ def main() -> None:
     )
     parser.add_argument("dataset", type=Path, help="folder of a stem2d dataset")
     parser.add_argument("--config", default="rotated")
+    parser.add_argument("--recorded", help="config of recorded images, such as typical")
     parser.add_argument(
         "--split", default="validation", help="settings were chosen on validation; test comes once"
     )
@@ -360,8 +373,12 @@ def main() -> None:
         "speed": speed(data, arguments.timed),
         "large": large(),
         "simulated": {"detect_atoms": simulated(data, ours), "blob_log": simulated(few, blobs)},
+        "recorded": {},
         "experts": experts(arguments.data) if arguments.data else {},
     }
+    if arguments.recorded:
+        data = rows(arguments.dataset, arguments.recorded, arguments.split, arguments.rows)
+        result["recorded"] = {"config": arguments.recorded, "detect_atoms": recorded(data)}
     for name, facts in result.items():
         if name != "machine":
             print(name, facts)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from atomvision_hub.analysis import AnalysisError, detect_atoms
+from atomvision_hub.analysis.atom_scores import score_atoms, true_columns
 from atomvision_hub.simulation import simulate_stem
+from atomvision_hub.simulation.acquisition import record_stem
 from atomvision_hub.structures import load_structures
 
 
@@ -164,6 +166,18 @@ def test_reference_monolayers(name: str) -> None:
     assert np.sqrt((distance**2).mean()) < 0.1  # px: 0.01 Å
     assert distance.max() < 0.5
     assert abs(len(found) - len(truth)) <= 0.05 * len(truth)
+
+
+@pytest.mark.parametrize("name", ["MoS2", "NbSe2"])
+def test_columns_as_a_microscope_records_them(name: str) -> None:
+    """Blurred by the source: the width is found through the noise, so that positions are right, too."""
+    frame = record_stem(load_structures("reference")[name], "typical", seed=0, rotation=17)
+    found = detect_atoms(frame.image, 0.1)
+    blur = 0.8 / np.sqrt(8 * np.log(2))
+    assert found.width[0] * 0.1 == pytest.approx(np.hypot(0.5, blur), rel=0.04)
+    score = score_atoms(found.positions(), true_columns(frame.atoms, frame.image.shape, 0.1))
+    assert score.f1 > 0.98
+    assert score.rmse < 0.1  # Å
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 from scipy.spatial import cKDTree
 
-from atomvision_hub.analysis.atoms.overlaps import Pairs, light_inside, moments
+from atomvision_hub.analysis.atoms.equations import Equations
+from atomvision_hub.analysis.atoms.overlaps import Pairs
 from atomvision_hub.analysis.atoms.pixels import Array
 
 MERGED = 2.0  # widths; of two columns closer than this, which show one maximum, the brighter is told
@@ -17,8 +17,7 @@ _STEPS = 6  # most Gauss-Newton steps of a pass
 _CONVERGED = 0.15  # widths; the last pass ends when nine of ten columns moved no farther
 _GROSS, _FINE = 0.05, 0.005  # relative errors of the width
 _WIDTHS = (0.5, 2.5)  # smallest and largest width, relative to where the search starts
-_DAMPING = 1e-2  # of the normal equations: two peaks in one place share the light
-_INNER = 8  # steps of conjugate gradients for a step of the fit
+_FASTEST = 0.1  # most that the width may grow in a step, relative
 
 
 class Fit:
@@ -42,9 +41,18 @@ class Fit:
         self.x, self.y = np.append(self.x, x), np.append(self.y, y)
         self.height = np.append(self.height, height)
 
-    def run(self, *, last: bool = False) -> None:
-        """Fit heights, positions, background and the common width: in one step, the last pass to the end."""
-        rows, columns = self.image.shape
+    def run(self, *, last: bool = False, free: bool = False) -> None:
+        """Fit heights, positions, background and the common width.
+
+        Parameters
+        ----------
+        last
+            To the end; otherwise in one step, in which the width only follows gross errors.
+        free
+            All peaks follow the width at once. That finds it from far off and where columns overlap, but
+            takes columns that the model lacks for width; otherwise it grows by what it does alone.
+        """
+        shape = rows, columns = self.image.shape
         near: Pairs | None = None
         before = 0.0
         for _ in range(_STEPS if len(self.x) else 0):
@@ -59,22 +67,29 @@ class Fit:
             )
             # Peaks move little in a pass: who touches whom is looked up once.
             near = Pairs.of(self._scaled()) if near is None else near.moved(self._scaled())
-            change = self._solve(np.concatenate(raw).astype(float), near)
-            growth = 0.0
+            area = np.pi * self.sigma[0] * self.sigma[1]
+            equations = Equations.of(self.x, self.y, self.sigma, shape, near)
+            gradient, growth = np.concatenate(raw).astype(float) / area, 0.0
             if self.refine:
                 # The width's own direction, without what the heights can do: h g (p² + q² - 1).
                 squares = np.einsum("nu,nu,nu->n", across, window.profile_x, window.p**2)
                 squares += np.einsum("nv,nv,nv->n", along, window.profile_y, window.q**2)
-                mutual = near.overlap * (1 - 0.25 * (near.dx**2 + near.dy**2)) ** 2
-                power = float(self.height[near.i] @ (self.height[near.j] * mutual))
-                growth = float((self.height * (squares - raw[0])).sum())
-                growth /= max(np.pi * self.sigma[0] * self.sigma[1] * power, 1e-12)
+                widening = float((self.height * (squares - raw[0])).sum()) / area
+            if self.refine and free:
+                step, full = equations.solve_with_width(gradient, widening, self.height)
+                growth = float(np.clip(full, -_FASTEST, _FASTEST))
+                step *= growth / full if full else 1.0
+            else:
+                step = equations.solve(gradient)
+            if self.refine and not free:
+                growth = widening / max(self._stiffness(near), 1e-12)
                 # Heights follow the width and slow it down: the rest of a geometric series (Aitken 1926).
                 ratio = growth / before if before else 0.0
                 before = growth
-                growth /= 1 - min(max(ratio, 0.0), 0.75)
+                growth = float(np.clip(growth / (1 - min(max(ratio, 0.0), 0.75)), -_FASTEST, _FASTEST))
                 # Missing columns look like width: before the last pass only gross errors count.
-                growth = float(np.clip(growth, -0.1, 0.1)) if last or abs(growth) > _GROSS else 0.0
+                growth = growth if last or abs(growth) > _GROSS else 0.0
+            change = step.reshape(3, -1)
             safe = np.maximum(self.height, 1e-6)
             self.height = np.maximum(self.height + change[0], 1e-6)
             gain_x, gain_y = np.clip(change[1] / safe, -0.3, 0.3), np.clip(change[2] / safe, -0.3, 0.3)
@@ -99,52 +114,6 @@ class Fit:
         """Return what the model leaves of the image."""
         return Window(self).rest()
 
-    def _solve(self, gradient: Array, near: Pairs) -> Array:
-        """Return the step (height; shifts in widths times height), shape (3, n), of the normal equations."""
-        count, (rows, columns) = len(self.x), self.image.shape
-        # Moments over the part of the image's sides where both Gaussians are: exact at the edges too.
-        x0, x1, x2 = moments(self.x, near.i, near.dx, self.sigma[1], columns)
-        y0, y1, y2 = moments(self.y, near.i, near.dy, self.sigma[0], rows)
-        hx, xh, xx = x1 - 0.5 * near.dx * x0, x1 + 0.5 * near.dx * x0, x2 - 0.25 * near.dx**2 * x0
-        hy, yh, yy = y1 - 0.5 * near.dy * y0, y1 + 0.5 * near.dy * y0, y2 - 0.25 * near.dy**2 * y0
-        blocks = (x0 * y0, hx * y0, x0 * hy, xh * y0, xx * y0, xh * hy, x0 * yh, hx * yh, x0 * yy)
-        # Rows of one peak have their entries in the same places: the matrix is written as it is stored.
-        values = np.empty((3, len(near.i), 3))
-        for k, block in enumerate(blocks):
-            np.multiply(block, near.overlap, out=values[k // 3, :, k % 3])
-        for k in range(3):
-            values[k, near.own, k] = np.maximum(values[k, near.own, k], 1e-6) * (1 + _DAMPING)
-        diagonal = np.concatenate([values[k, near.own, k] for k in range(3)])
-        matrix = sparse.csr_array((values.ravel(), near.places, near.ends), shape=(3 * count, 3 * count))
-        area = np.pi * self.sigma[0] * self.sigma[1]
-        # The background follows the heights at once: it is eliminated, at the cost of a matrix of rank one.
-        light_x, light_y = (
-            light_inside(self.x, self.sigma[1], columns),
-            light_inside(self.y, self.sigma[0], rows),
-        )
-        light = np.concatenate(
-            [light_x[0] * light_y[0], light_x[1] * light_y[0], light_x[0] * light_y[1]]
-        ) * (self.sigma[0] * self.sigma[1])
-        # 0.98: what is approximate here must not turn the matrix indefinite.
-        pull = 0.98 * light / (area * self.image.size)
-        step, rest = np.zeros(3 * count), gradient / area
-        search = fresh = rest / diagonal
-        norm = first = float(rest @ fresh)
-        for _ in range(_INNER):
-            if norm <= 1e-4 * first:
-                break
-            image = matrix @ search - pull * float(light @ search)
-            curvature = float(search @ image)
-            if curvature <= 0:
-                break
-            length = norm / curvature
-            step += length * search
-            rest = rest - length * image
-            fresh = rest / diagonal
-            norm, old = float(rest @ fresh), norm
-            search = fresh + norm / old * search
-        return step.reshape(3, count)
-
     def drop(self, lowest: Array, apart: float) -> None:
         """Remove peaks below `lowest` and those nearer than `apart` (widths) to a brighter that stays."""
         self.keep(self.height > lowest)
@@ -158,6 +127,11 @@ class Fit:
             if stay[brighter]:
                 stay[weaker] = False
         self.keep(stay)
+
+    def _stiffness(self, near: Pairs) -> float:
+        """Return the square of what the width alone does to the image, in units of a peak of height 1."""
+        mutual = near.overlap * (1 - 0.25 * (near.dx**2 + near.dy**2)) ** 2
+        return float(self.height[near.i] @ (self.height[near.j] * mutual))
 
     def _scaled(self) -> Array:
         return np.stack([self.x / self.sigma[1], self.y / self.sigma[0]], axis=1)
