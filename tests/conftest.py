@@ -66,7 +66,7 @@ def run_notebook(tmp_path: Path) -> Callable[..., Any]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         settings = {"PATH": path, "IPYTHONDIR": str(tmp_path / ".ipython"), "MPLBACKEND": "agg"}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        client.execute(env=os.environ | settings | (environment or {}))
+        client.execute(env=os.environ | (environment or {}) | settings)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         printed = [
             "".join(output.get("text", "") for output in cell.outputs)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from atomvision_hub.commands.shared import JsonLinesOption, PixelSizeOption, emit, exit_code, note
 from atomvision_hub.errors import AtomVisionError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _SUMMARY = "summary.csv"
 _SUFFIXES = (".json", ".csv", ".png", ".spectrum.csv", ".spectrum.png")
 _MOST_FILES = 100_000
 _ALL = "all"
-#: Exit codes as of all commands: some inputs were rejected, or all.
-_DONE_WITH_REJECTS, _FAILED = 3, 1
 
 
 class Contrast(StrEnum):
@@ -68,9 +67,7 @@ def analyze(
         list[Path],
         typer.Argument(help="Image or instrument files (PNG, TIFF, DM4, EMD, SXM, ...), or folders."),
     ],
-    pixel_size: Annotated[
-        float | None, typer.Option(min=1e-6, help="Å/px; without it what the file or a YAML beside it says.")
-    ] = None,
+    pixel_size: PixelSizeOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the results; default analysis/, with --json none."),
@@ -119,7 +116,7 @@ def analyze(
     elements: Annotated[
         str | None, typer.Option(help="For the CIF: elements of its columns, brightest first, as in Sr,Ti.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
+    as_json: JsonLinesOption = False,
     resume: Annotated[
         bool, typer.Option(help="Leave out images whose results are there, made in the same way.")
     ] = True,
@@ -159,8 +156,7 @@ def analyze(
     finally:
         # Also after Ctrl-C: what is finished can be found.
         run.write_summary()
-    if run.refused:
-        raise typer.Exit(_DONE_WITH_REJECTS if run.answered else _FAILED)
+    raise typer.Exit(exit_code(run.answered, run.refused))
 
 
 def _index(text: str | None) -> tuple[int | None, bool]:
@@ -193,9 +189,9 @@ def _cropped(image: MicroscopeImage, crop: tuple[int, int, int, int] | None) -> 
         raise AtomVisionError(
             f"{image.file.name}: --crop {row},{column},{height},{width} is outside its {rows} x {columns} px"
         )
-    note = f"only {width} x {height} px from column {column}, row {row}; positions count from there"
+    told = f"only {width} x {height} px from column {column}, row {row}; positions count from there"
     data = image.data[row : row + height, column : column + width]
-    return replace(image, data=data, notes=(*image.notes, note))
+    return replace(image, data=data, notes=(*image.notes, told))
 
 
 def _jobs(paths: Sequence[Path]) -> tuple[list[_Job], bool]:
@@ -317,8 +313,8 @@ class _Run:
             return
         content = {**result.to_dict(), "path": str(job.file), "settings": fingerprint}
         if of > 1 and not settings.every and settings.index is None:
-            note = f"image {image.index} ({image.name}) of {of} in the file; --index all takes all"
-            content["warnings"] = [*content["warnings"], note]
+            more = f"image {image.index} ({image.name}) of {of} in the file; --index all takes all"
+            content["warnings"] = [*content["warnings"], more]
         self._write(place, image, result, content)
         self._answer(job, content, place)
 
@@ -401,12 +397,12 @@ class _Run:
         self.answered += 1
         self.rows.append(_row(job.file, content, place))
         if self.as_json:
-            typer.echo(json.dumps(content, ensure_ascii=False, sort_keys=True))
+            emit(content)
             return
         typer.echo(f"{job.file}: {_line(content)}")
         if not self.several:
             for warning in content["warnings"]:
-                typer.echo(f"  note: {warning}", err=True)
+                note(f"  note: {warning}")
             assert self.folder is not None
             names = [*_SUFFIXES[1:], *([".html"] if self.settings.html else [])]
             if _result(self.folder, place, ".cif").is_file():
@@ -415,7 +411,7 @@ class _Run:
 
     def _refuse(self, job: _Job, image: MicroscopeImage | None, reason: str) -> None:
         self.refused += 1
-        typer.echo(f"error: {reason}", err=True)
+        note(f"error: {reason}")
         self.rows.append(
             {
                 "file": str(job.file),

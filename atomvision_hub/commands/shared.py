@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -28,8 +29,17 @@ PixelSizeOption = Annotated[
 
 
 def emit(content: Mapping[str, Any]) -> None:
-    """Print an answer for machines: one line of JSON on standard output."""
-    typer.echo(json.dumps(content, ensure_ascii=False, sort_keys=True, default=str))
+    """Print an answer for machines: one line of JSON on standard output, what is not finite as null."""
+    typer.echo(json.dumps(_finite(content), ensure_ascii=False, sort_keys=True, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with null for numbers that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def note(text: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from atomvision_hub.cli import app
-from atomvision_hub.commands import completion, welcome
+from atomvision_hub.commands import completion, shared, welcome
 
 #: Seconds of processor time that help may take; measured 0.25 on a core of 2.8 GHz.
 HELP_SECONDS = 0.5
@@ -194,6 +194,11 @@ def one_object(told: Any, code: int = 0) -> dict[str, Any]:
     assert told.stdout.count("\n") == 1
     content: dict[str, Any] = json.loads(told.stdout)
     return content
+
+
+def test_json_knows_no_number_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    shared.emit({"a": float("nan"), "b": [1.5, float("inf")], "path": Path("x"), "c": {"d": (None, True)}})
+    assert capsys.readouterr().out == '{"a": null, "b": [1.5, null], "c": {"d": [null, true]}, "path": "x"}\n'
 
 
 def test_json_of_validate(dataset: Path, tmp_path: Path) -> None:
