@@ -114,7 +114,7 @@ class _Search:
         whole: Part | None = None
         if min(rows, columns) <= _SMALL:
             whole = self._fit(_middle((0, 0, columns, rows)))
-            if whole.fit.lattice and self._periods(whole) < 2 * _SURE_PERIODS:
+            if whole.fit.lattice and _FEWEST_PERIODS <= self._periods(whole) < 2 * _SURE_PERIODS:
                 # Squares would hold too few periods to say anything.
                 return self._alone(whole)
         reason = ""
@@ -137,7 +137,7 @@ class _Search:
             return "the image does not repeat, or shows fewer than two periods"
         if self._periods(whole) < _FEWEST_PERIODS:
             return (
-                f"what looks like a lattice repeats only {self._periods(whole):.1f} times in view; "
+                f"what looks like a lattice repeats only {self._periods(whole):.2f} times in view; "
                 f"{_FEWEST_PERIODS:g} periods or more tell one"
             )
         rows, columns = self.image.shape
@@ -264,7 +264,7 @@ def _middle(box: Box) -> Box:
 def _binning(shape: tuple[int, ...], finest: float | None) -> int:
     if finest is None:
         return 1
-    return max(1, min(int(_FINEST / finest), min(shape) // _SIDES[0]))
+    return max(1, min(int(_FINEST / finest), min(shape) // _SIDES[1]))
 
 
 def _binned(image: Array, step: int) -> Array:
