@@ -23,6 +23,7 @@ _COUPLED = 1e-4  # side lobes of the window below this do not couple waves
 _NEIGHBOURS = np.array([(0, 1), (0, 2), *((i, j) for i in (1, 2) for j in range(-2, 3))])
 _STRONGEST = 40  # waves whose places refine the lattice
 _LOST = 4.0  # bins that a wave may move from where it was guessed
+_LAST = 1e-3  # bins
 _MOST_STEPS = 6
 
 
@@ -40,20 +41,27 @@ class View:
     ----------
     image
         Grey levels [row, column], finite; the plane that fits best is taken off.
+    step
+        So many rows and columns are averaged first. Lengths and frequencies remain those of the pixels given.
 
     Attributes
     ----------
     image
-        The image without its plane.
+        The averaged image without its plane.
+    size
+        Width and height (x, y) in pixels.
     x, y
         Coordinates of columns and rows from the middle.
     qx, qy, q
         Frequencies of the bins of `power`: of its columns, of its rows, and their length.
     """
 
-    def __init__(self, image: Array) -> None:
+    def __init__(self, image: Array, step: tuple[int, int] = (1, 1)) -> None:
+        self.step = step
+        image = averaged(image, step)
         self.shape = (image.shape[0], image.shape[1])
-        self.y, self.x = (np.arange(n) - (n - 1) / 2 for n in self.shape)
+        self.size = np.array([self.shape[1] * step[1], self.shape[0] * step[0]])
+        self.y, self.x = (k * (np.arange(n) - (n - 1) / 2) for n, k in zip(self.shape, step, strict=True))
         # A Hann window without the zeros at both ends.
         self._wy, self._wx = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in self.shape)
         self._weight = float(self._wy.sum() * self._wx.sum())
@@ -62,9 +70,9 @@ class View:
         slope_y = (self._wy * self.y) @ image @ self._wx / (self._wy * self.y**2).sum() / self._wx.sum()
         slope_x = self._wy @ image @ (self._wx * self.x) / (self._wx * self.x**2).sum() / self._wy.sum()
         self.image: Array = image - (mean + slope_y * self.y[:, None] + slope_x * self.x)
-        self.qx, self.qy, self.q = _frequencies(self.shape)
-        #: Power of white noise of variance one, in every bin.
-        self.white = float((self._wy**2).sum() * (self._wx**2).sum()) / self._weight**2
+        self.qx, self.qy, self.q = _frequencies(self.shape, step)
+        #: Power of white noise of variance one in every pixel, in every bin.
+        self.white = float((self._wy**2).sum() * (self._wx**2).sum()) / self._weight**2 / (step[0] * step[1])
         #: Mean square of x and y under the window.
         self.spread = np.array(
             [
@@ -85,7 +93,7 @@ class View:
         shape = (finer * self.shape[0], finer * self.shape[1])
         # Single precision: its rounding is 1e-7 of the whole image's power, spread over all bins.
         values = fft.rfft2(image.astype(np.float32) * self._window, shape)
-        return np.asarray(values.real**2 + values.imag**2, dtype=float)
+        return np.asarray(values.real**2 + values.imag**2)
 
     def noise(self, power: Array, least: float = 0.0) -> Array:
         """Return the expected power of what is no wave, bin by bin; white noise of variance `least` at least.
@@ -93,18 +101,17 @@ class View:
         From the median of rings, and of all bins of one column frequency: jitter of scan lines smears waves
         along the columns of the image and so along the columns of its spectrum.
         """
-        ring, order, ends = _rings(self.shape)
+        ring, order, ends = _rings(self.shape, self.step)
         parts = np.split(power.ravel()[order], ends)
         rings = np.array([np.partition(part, len(part) // 2)[len(part) // 2] for part in parts])
-        columns = np.partition(power, len(power) // 2, axis=0)[len(power) // 2]
-        return np.asarray(np.maximum(np.maximum(rings[ring], columns) / np.log(2), least * self.white))
+        columns = np.sort(power.T, axis=1)[:, len(power) // 2]
+        found = np.maximum(rings[ring], columns) / power.dtype.type(math.log(2))
+        return np.asarray(np.maximum(found, least * self.white))
 
     def at(self, frequencies: Array, spectrum: Array, finer: int = 1) -> Array:
         """Return the values of a power or noise spectrum at the bins nearest to frequencies."""
-        rows, columns = (finer * n for n in self.shape)
-        x = np.rint(frequencies[:, 0] * columns).astype(int)
-        y = np.rint(frequencies[:, 1] * rows).astype(int)
-        y = np.where(x < 0, -y, y) % rows
+        x, y = np.rint(frequencies * (finer * self.size)).astype(int).T
+        y = np.where(x < 0, -y, y) % (finer * self.shape[0])
         return np.asarray(spectrum[y, np.minimum(np.abs(x), spectrum.shape[1] - 1)])
 
     def waves(self, reciprocal: Array, indices: Integers) -> tuple[Complex, Complex]:
@@ -130,6 +137,10 @@ class View:
             np.einsum("ij,ij->i", *pair) for pair in ((plain, right), (plain, right * self.x), (by_y, right))
         ]
         return np.asarray(sums[0] / self._weight), np.asarray(np.stack(sums[1:], axis=1) / self._weight)
+
+    def gain(self, frequencies: Array) -> Array:
+        """Return what averaging leaves of the amplitudes of waves, shape (n,)."""
+        return np.asarray(np.sinc(frequencies * self.step[::-1]).prod(axis=1))
 
     def transform(self, frequencies: Array) -> Array:
         """Return the transform of the window, 1 at zero."""
@@ -298,7 +309,7 @@ def refine(
     NoLatticeError
         When a wave leaves its place, or the waves do not tell two directions.
     """
-    start, size = reciprocal, np.array(view.shape[::-1])
+    start, size = reciprocal, view.size
     indices = half_indices(reciprocal, finest)
     indices = indices[np.argsort(-view.at(indices @ reciprocal, power))[:_STRONGEST]]
     if len(indices) < 2:
@@ -324,8 +335,9 @@ def refine(
         if np.abs(indices @ (reciprocal - start) * size).max() > _LOST:
             raise NoLatticeError
         waves = Waves(reciprocal, indices, amplitudes, *view.waves(reciprocal, indices))
-        moved = np.abs(indices @ change).max() * max(view.shape)
-        if moved < done:
+        moved = np.abs(indices @ change).max() * view.size.max()
+        # Steps shrink quadratically: after one of a thousandth of a bin there is none worth while.
+        if moved < max(done, _LAST):
             break
     left = offsets - h @ change
     freedom = max(1, 2 * len(h) - 4)
@@ -347,16 +359,27 @@ def _lines(image: Array, left: Complex) -> Complex:
     return np.asarray(both[: len(left)] + 1j * both[len(left) :])
 
 
+def averaged(image: Array, step: tuple[int, int]) -> Array:
+    """Return the means of blocks of an image's rows and columns; what is left over at its end is cut off."""
+    if step == (1, 1):
+        return image
+    (rows, columns), (down, across) = image.shape, step
+    cut = image[: rows // down * down, : columns // across * across]
+    return np.asarray(cut.reshape(rows // down, down, columns // across, across).mean(axis=(1, 3)))
+
+
 @cache
-def _frequencies(shape: tuple[int, int]) -> tuple[Array, Array, Array]:
-    qx, qy = np.arange(shape[1] // 2 + 1) / shape[1], fft.fftfreq(shape[0])
+def _frequencies(shape: tuple[int, int], step: tuple[int, int]) -> tuple[Array, Array, Array]:
+    qx, qy = np.arange(shape[1] // 2 + 1) / (shape[1] * step[1]), fft.fftfreq(shape[0], step[0])
     return qx, qy, np.hypot(qy[:, None], qx)
 
 
 @cache
-def _rings(shape: tuple[int, int]) -> tuple[Integers, Integers, Integers]:
+def _rings(shape: tuple[int, int], step: tuple[int, int]) -> tuple[Integers, Integers, Integers]:
     """Return the ring of every bin, the bins in the order of their rings, and where each ring ends."""
-    ring = np.minimum(_frequencies(shape)[2] * min(shape) / _RING, min(shape) / (2 * _RING)).astype(int)
+    extent = min(shape[0] * step[0], shape[1] * step[1])
+    last = extent / (2 * max(step)) / _RING
+    ring = np.minimum(_frequencies(shape, step)[2] * extent / _RING, last).astype(int)
     counts = np.bincount(ring.ravel())
     return ring, np.argsort(ring, axis=None, kind="stable"), np.cumsum(counts)[:-1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,14 @@ from atomvision_hub.analysis.harmonics import (
     NoLatticeError,
     View,
     Waves,
+    averaged,
     fit_waves,
     half_indices,
     line_offsets,
     moved_lines,
     refine,
 )
+from atomvision_hub.analysis.lattice_columns import moves
 from atomvision_hub.analysis.self_correlation import repeating_shifts
 from atomvision_hub.structures.lattice import reduce_basis
 
@@ -45,11 +47,13 @@ _ROUGH, _EXACT = 1e-2, 2e-5  # bins by which waves may still move when a lattice
 _MOST_STEPS = 6
 _PRIMES = (2, 3, 5, 7)
 _SMALL = 0.2  # displacements, relative to the finest period, that may be forgiven
-_PART = 0.6  # part of an image that moves as a whole: standard deviation relative to the finest period
-# Logistic regression of "within the tolerance" on ln(displacement / tolerance) and ln(other), and squares:
-# superstructures in exact images of the training materials of 2DMatPedia, by how far columns really move.
-_FORGIVEN = (-8.085, -3.281, -1.77, -0.292, -0.005, -0.127)
+_FAR = 3.0  # tolerances of mean displacement beyond which no column needs to be looked at
+# Logistic regression of "within the tolerance" on tanh(6 ln m), ln m and ln u: m is by how much the worst
+# column misses its like, u the displacement that columns do not explain, in tolerances. Superstructures in
+# exact images of 2,000 training materials of 2DMatPedia, by how far columns really move.
+_FORGIVEN = (-7.58, -2.19, -0.42, -1.41)
 _FEWEST_PERIODS = 1.8
+_FOLDED = 0.42  # cycles per averaged pixel that the finest wave may have
 _BINS = 3.6  # bins that a wave takes part in
 _REACH = 1.6  # bins within which a peak of the spectrum belongs to a point of the reciprocal lattice
 
@@ -68,14 +72,17 @@ class Superstructure:
         Minus the natural logarithm of the chance that noise makes the waves that the translation forbids.
     displacement
         Root mean square displacement of the image's parts, in pixels, that would make them.
+    largest
+        Distance by which the worst column misses its like, in pixels; infinite where it is not looked for.
     other
-        Share of their power that no displacement of parts makes: columns of other brightness, or absent.
+        Share of their power that no displacement of columns makes: columns of other brightness, or absent.
     """
 
     order: int
     translation: Array
     evidence: float
     displacement: float
+    largest: float
     other: float
 
 
@@ -134,6 +141,10 @@ def find_lattice(image: Array, tolerance: float | None, rounding: float = 0.0) -
     power = view.power(view.image)
     noise = view.noise(power, rounding)
     finest = _finest(view, power, noise)
+    if finest is not None and (step := _step(view, power, noise, finest, rounding)) != (1, 1):
+        view = View(image, step)
+        power = view.power(view.image)
+        noise = view.noise(power, rounding)
     best: Found | None = None
     tried: list[float] = []
     for basis in [] if finest is None else _guesses(view, power, noise, finest):
@@ -200,6 +211,7 @@ def _from_guess(
     if dropped:
         fit = refine(view, waves.reciprocal, finest, power, noise)
     basis, covariance = _reduced_with(_inverse(fit.reciprocal), fit.covariance)
+    waves, level = _whole(view, waves, left_noise)
     return Found(
         basis=basis,
         covariance=covariance,
@@ -207,7 +219,7 @@ def _from_guess(
         weakest=weakest,
         dropped=tuple(dropped),
         waves=waves,
-        noise=view.at(waves.frequencies, left_noise),
+        noise=level,
         scanned=scanned,
         jitter=jitter,
     )
@@ -225,24 +237,32 @@ def _level(view: View) -> float:
 
 def _finest(view: View, power: Array, noise: Array) -> float | None:
     """Return the frequency (cycles per pixel) up to which waves stand out of the noise."""
-    seen = (power > _level(view) * noise) & (view.q > NEAR / min(view.shape))
+    seen = (power > _level(view) * noise) & (view.q > NEAR / view.size.min())
     if not seen.any():
         return None
     q, p = view.q[seen], power[seen]
     order = np.argsort(-q)
     beyond = p[order].cumsum()
     edge = q[order][np.argmax(beyond > _WHOLE * beyond[-1])]
-    return float(min(0.5, edge + 1.5 / min(view.shape)))
+    return float(min(0.5, edge + 1.5 / view.size.min()))
+
+
+def _step(view: View, power: Array, noise: Array, finest: float, rounding: float) -> tuple[int, int]:
+    """Return how many rows and columns may be averaged without losing or confusing waves."""
+    seen = (power > _level(view) * noise) & (view.q > NEAR / view.size.min())
+    # A wave beyond the new Nyquist frequency must not come to lie among those that count.
+    step = max(1, int(min(_FOLDED / finest, 1 / (finest + float(view.q[seen].max())))))
+    # Lines of a scan may have to be moved, each by itself.
+    return (1, step) if _white(view, power) > _NOISY * rounding else (step, step)
 
 
 def _guesses(view: View, power: Array, noise: Array, finest: float) -> list[Array]:
     """Return lattices of shifts with high self-correlation: first the finest that holds the image's waves."""
-    step = max(1, int(0.25 / finest))
-    rows, columns = (n // step for n in view.shape)
-    small = view.image[: rows * step, : columns * step].astype(np.float32)
-    small = small.reshape(rows, step, columns, step).mean(axis=(1, 3))
+    more = [max(1, int(0.25 / finest / step)) for step in view.step]
+    step = np.array([view.step[0] * more[0], view.step[1] * more[1]])
+    small = averaged(view.image, (more[0], more[1])).astype(np.float32)
     shifts, heights = repeating_shifts(ndimage.gaussian_filter(small, 0.25 / finest / step))
-    shifts = shifts * step
+    shifts = shifts * step[::-1]
     long = np.hypot(*shifts.T) > 0.7 / finest
     shifts, heights = shifts[long], heights[long]
     if len(shifts) < 2 or heights[0] <= 0:
@@ -250,7 +270,7 @@ def _guesses(view: View, power: Array, noise: Array, finest: float) -> list[Arra
     found: list[tuple[float, Array]] = []
     for count in sorted({max(3, int((heights > (1 - part) * heights[0]).sum())) for part in _THRESHOLDS}):
         basis = _shortest(shifts[:count])
-        if basis is not None and np.hypot(*basis[1]) * _FEWEST_PERIODS < max(view.shape):
+        if basis is not None and np.hypot(*basis[1]) * _FEWEST_PERIODS < view.size.max():
             found.append((_captured(view, power, noise, finest, basis), basis))
     best = max((share for share, _ in found), default=0.0)
 
@@ -283,7 +303,7 @@ def _shortest(shifts: Array) -> Array | None:
 def _captured(view: View, power: Array, noise: Array, finest: float, basis: Array) -> float:
     """Return the share of the power of all waves that is near points of the reciprocal lattice."""
     row, column = np.nonzero(
-        (power > _level(view) * noise) & (view.q > NEAR / min(view.shape)) & (view.q < finest)
+        (power > _level(view) * noise) & (view.q > NEAR / view.size.min()) & (view.q < finest)
     )
     near = _away(view, np.stack([view.qx[column], view.qy[row]], axis=1), basis) < _REACH
     weights = power[row, column]
@@ -303,7 +323,7 @@ def _coarser(
 
 def _peaks(view: View, basis: Array, power: Array, noise: Array, finest: float) -> list[tuple[Array, float]]:
     """Return the waves off the lattice that stand out of what is left: frequency and clearness, in order."""
-    snr = np.where((view.q < finest) & (view.q > NEAR / min(view.shape)), power / noise, 0.0)
+    snr = np.where((view.q < finest) & (view.q > NEAR / view.size.min()), power / noise, 0.0)
     found: list[tuple[Array, float]] = []
     for _ in range(2 * _PEAKS):
         row, column = (int(i) for i in np.unravel_index(int(snr.argmax()), snr.shape))
@@ -321,16 +341,15 @@ def _peaks(view: View, basis: Array, power: Array, noise: Array, finest: float) 
 def _by_peaks(view: View, basis: Array, peaks: list[tuple[Array, float]]) -> Array | None:
     """Return the cell whose fractions of the reciprocal lattice explain the clearest wave and most others."""
     reciprocal = _inverse(basis)
-    size = np.array(view.shape[::-1])
     places, weights = np.array([place for place, _ in peaks]), [weight for _, weight in peaks]
     best, found = np.inf, None
     index = basis @ places[0]
     for n in range(2, 9):
         whole = np.rint(n * index)
-        if np.abs((whole / n - index) @ reciprocal * size).max() > 1.0:
+        if np.abs((whole / n - index) @ reciprocal * view.size).max() > 1.0:
             continue
         coarse = _of_reciprocal(_span([[n, 0], [0, n], whole.astype(int).tolist()]) / n @ reciprocal)
-        if np.hypot(*coarse[1]) * _FEWEST_PERIODS > min(view.shape):
+        if np.hypot(*coarse[1]) * _FEWEST_PERIODS > view.size.min():
             continue
         misfits = np.minimum(1, (_away(view, places, coarse) / 0.5) ** 2)
         cost = float(np.average(misfits, weights=weights)) + 0.04 * n
@@ -342,16 +361,14 @@ def _by_peaks(view: View, basis: Array, peaks: list[tuple[Array, float]]) -> Arr
 def _away(view: View, places: Array, basis: Array) -> Array:
     """Return how far frequencies are from the points of the reciprocal lattice, in bins."""
     index = places @ basis.T
-    return np.asarray(
-        np.abs((index - np.rint(index)) @ np.linalg.inv(basis).T * view.shape[::-1]).max(axis=-1)
-    )
+    return np.asarray(np.abs((index - np.rint(index)) @ np.linalg.inv(basis).T * view.size).max(axis=-1))
 
 
 def _top(view: View, power: Array, row: int, column: int) -> Array:
     """Return the frequency (x, y) of a maximum of the spectrum, by a parabola through the logarithms."""
     rows, columns = power.shape
     place = np.array([view.qx[column], view.qy[row]])
-    for axis, length in ((0, view.shape[1]), (1, view.shape[0])):
+    for axis, length in ((0, view.size[0]), (1, view.size[1])):
         if axis == 0 and not 0 < column < columns - 1:
             continue
         near = [(row, column + i) if axis == 0 else ((row + i) % rows, column) for i in (-1, 0, 1)]
@@ -370,7 +387,7 @@ def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) 
     for p in (2, 3):
         indices = half_indices(reciprocal / p, finest)
         frequencies = indices @ reciprocal / p
-        new = (indices % p != 0).any(axis=1) & (np.hypot(*frequencies.T) > NEAR / min(view.shape))
+        new = (indices % p != 0).any(axis=1) & (np.hypot(*frequencies.T) > NEAR / view.size.min())
         indices, frequencies = indices[new], frequencies[new]
         nodes.append(
             (p, indices, frequencies, view.at(frequencies, fine, finer=2) / view.at(frequencies, noise))
@@ -384,7 +401,7 @@ def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) 
     for p, indices, frequencies, ratio in nodes:
         snr, q = ratio / usual, np.hypot(*frequencies.T)
         # In a small view a wave is seen at its neighbours too, but not as a maximum.
-        steps = np.mgrid[-2:3, -2:3].reshape(2, -1).T / (2 * np.array(view.shape[::-1]))
+        steps = np.mgrid[-2:3, -2:3].reshape(2, -1).T / (2 * view.size)
         around = view.at((frequencies[:, None] + steps).reshape(-1, 2), fine, finer=2).reshape(-1, len(steps))
         sharp = snr * (around[:, len(steps) // 2] > 0.7 * around.max(axis=1))
         for h, k in _generators(p):
@@ -394,7 +411,7 @@ def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) 
                 continue
             coarse = _of_reciprocal(_span([[p, 0], [0, p], [h, k]]) / p @ reciprocal)
             mean = float(sharp[members].mean())
-            if mean > best and np.hypot(*coarse[1]) * _FEWEST_PERIODS < min(view.shape):
+            if mean > best and np.hypot(*coarse[1]) * _FEWEST_PERIODS < view.size.min():
                 best, found = mean, coarse
     return found
 
@@ -417,6 +434,12 @@ def _log_tail(shape: float, value: float) -> float:
     return (shape - 1) * math.log(value) - value - float(special.gammaln(shape))
 
 
+def _whole(view: View, waves: Waves, noise: Array) -> tuple[Waves, Array]:
+    """Return waves as they are without averaging of pixels, and the noise at them."""
+    gain = view.gain(waves.frequencies)
+    return replace(waves, amplitudes=waves.amplitudes / gain), view.at(waves.frequencies, noise) / gain**2
+
+
 def _finer(
     view: View, waves: Waves, noise: Array, finest: float, tolerance: float | None
 ) -> tuple[Waves, list[Superstructure], Superstructure | None]:
@@ -424,8 +447,9 @@ def _finer(
     dropped: list[Superstructure] = []
     while True:
         basis = _inverse(waves.reciprocal)
-        tests = _superstructures(waves, basis, view.at(waves.frequencies, noise), finest)
+        whole, level = _whole(view, waves, noise)
         allowed = RELATIVE_TOLERANCE * float(np.hypot(*basis.T).sum()) if tolerance is None else tolerance
+        tests = _superstructures(whole, basis, level, finest, allowed)
         absent = [(test, h) for test, h in tests if test.evidence < _SURE or forgiven(test, allowed) > 0.5]
         if not absent:
             weakest = min((test for test, _ in tests), key=lambda test: test.displacement, default=None)
@@ -441,70 +465,40 @@ def _finer(
 
 def forgiven(test: Superstructure, tolerance: float) -> float:
     """Return the probability that all displacements behind a superstructure are within a tolerance (px)."""
-    shift = math.log(max(test.displacement / tolerance, 1e-3))
-    other = math.log(max(test.other, 1e-4))
-    features = (1.0, shift, other, shift * shift, shift * other, other * other)
+    if not math.isfinite(test.largest):
+        return 0.0
+    miss = math.log(min(2.0, max(0.05, test.largest / tolerance)))
+    unexplained = math.log(max(3e-3, test.displacement / tolerance * math.sqrt(test.other)))
+    features = (1.0, math.tanh(6 * miss), miss, unexplained)
     exponent = sum(weight * feature for weight, feature in zip(_FORGIVEN, features, strict=True))
     return 1 / (1 + math.exp(-min(50.0, max(-50.0, exponent))))
 
 
 def _superstructures(
-    waves: Waves, basis: Array, noise: Array, finest: float
+    waves: Waves, basis: Array, noise: Array, finest: float, tolerance: float
 ) -> list[tuple[Superstructure, int]]:
     """Return what speaks against each translation of prime order, and the first index of the translation."""
-    q = np.hypot(*waves.frequencies.T)
+    frequencies = waves.frequencies
+    q = np.hypot(*frequencies.T)
     power = waves.power
     bending = float((power * q**2).sum()) * (2 * math.pi) ** 2 / 2
     found = []
     for p in _PRIMES:
         for h, k in _generators(p):
             forbidden = waves.indices @ (h, k) % p != 0
-            evidence = displacement = other = 0.0
+            evidence = displacement = 0.0
             if forbidden.any():
                 evidence = _evidence(power[forbidden] / noise[forbidden], q[forbidden], finest)
                 extra = max(0.0, float((power - noise)[forbidden].sum()))
                 displacement = math.sqrt(extra / bending)
-            if evidence >= _SURE and displacement < _SMALL / finest:
-                other = _not_displaced(waves, forbidden, float(noise[forbidden].sum()), finest)
-            found.append((Superstructure(p, np.array((h, k)) @ basis / p, evidence, displacement, other), h))
+            largest, other = math.inf, 1.0
+            if evidence >= _SURE and displacement < min(_SMALL / finest, _FAR * tolerance):
+                seen = moves(waves.indices, frequencies, waves.amplitudes, noise, (h, k), p, basis, tolerance)
+                if seen is not None:
+                    largest, other = seen.largest, seen.other
+            step = np.array((h, k)) @ basis / p
+            found.append((Superstructure(p, step, evidence, displacement, largest, other), h))
     return found
-
-
-def _not_displaced(waves: Waves, forbidden: npt.NDArray[np.bool_], noise: float, finest: float) -> float:
-    """Return the share of a superstructure's power that displacements of parts of the image do not make.
-
-    Over one cell: where the image without the superstructure rises along a displacement, that displacement
-    changes it in proportion. The best displacement around each point is least squares under a Gaussian.
-    """
-    indices, q = waves.indices, waves.frequencies
-    n = 1 << max(3, math.ceil(math.log2(2 * int(np.abs(indices).max()) + 2)))
-
-    def cell(amplitudes: npt.NDArray[np.complexfloating]) -> Array:
-        grid = np.zeros((n, n), dtype=complex)
-        h, k = indices.T
-        grid[h % n, k % n] = amplitudes
-        grid[-h % n, -k % n] = amplitudes.conj()
-        return np.asarray(np.fft.ifft2(grid).real * n * n)
-
-    kept = np.where(forbidden, 0, waves.amplitudes)
-    change = cell(np.where(forbidden, waves.amplitudes, 0))
-    slopes = [cell(2j * math.pi * q[:, axis] * kept) for axis in (0, 1)]
-    counts = np.stack(np.meshgrid(np.fft.fftfreq(n) * n, np.fft.fftfreq(n) * n, indexing="ij"), axis=-1)
-    width = _PART / finest
-    smooth = np.exp(-2 * (math.pi * width) ** 2 * ((counts @ waves.reciprocal) ** 2).sum(axis=-1))
-
-    def around(values: Array) -> Array:
-        return np.asarray(np.fft.ifft2(np.fft.fft2(values) * smooth).real)
-
-    xx, yy, xy = (around(slopes[i] * slopes[j]) for i, j in ((0, 0), (1, 1), (0, 1)))
-    x, y = (around(change * slope) for slope in slopes)
-    determinant = xx * yy - xy**2 + 1e-5 * (xx + yy) ** 2
-    move = -(yy * x - xy * y) / determinant, -(xx * y - xy * x) / determinant
-    left = change + move[0] * slopes[0] + move[1] * slopes[1]
-    # The mean square of a cell is twice the power of its waves.
-    total, rest = float((change**2).mean()) - 2 * noise, float((left**2).mean())
-    rest -= 2 * noise * min(1.0, rest / float((change**2).mean()))
-    return min(1.0, max(0.0, rest) / total) if total > 0 else 1.0
 
 
 def _generators(prime: int) -> list[tuple[int, int]]:
@@ -514,7 +508,7 @@ def _generators(prime: int) -> list[tuple[int, int]]:
 
 def _explained(view: View, power: Array, noise: Array, left: Array, finest: float, count: int) -> float:
     """Return the share of the waves that an image shows which those of the lattice, `count`, take away."""
-    inside = (view.q < finest) & (view.q > NEAR / min(view.shape))
+    inside = (view.q < finest) & (view.q > NEAR / view.size.min())
     seen = inside & (power > _level(view) * noise)
     # Waves at any places would take away the share of the spectrum that the window spreads them over.
     free = min(0.99, count * _BINS / max(1, int(inside.sum())))
