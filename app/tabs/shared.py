@@ -58,15 +58,14 @@ def upload(path: str) -> Iterator[Path]:
     found = Path(path)
     try:
         facts = found.stat()
-        if facts.st_size > MAX_MEGABYTES * 2**20:
-            raise UsageError(f"{found.name} is larger than {MAX_MEGABYTES} MB; crop or bin it first")
-        written = facts.st_mtime_ns
     except FileNotFoundError:
         raise UsageError(f"{found.name} is no longer here; drop it again") from None
     try:
+        if facts.st_size > MAX_MEGABYTES * 2**20:
+            raise UsageError(f"{found.name} is larger than {MAX_MEGABYTES} MB; crop or bin it first")
         yield found
     finally:
-        timer = threading.Timer(GRACE, _delete, (found, written))
+        timer = threading.Timer(GRACE, _delete, (found, facts.st_mtime_ns))
         timer.daemon = True
         timer.start()
 
