@@ -27,6 +27,7 @@ from atomvision_hub.engine.tasks.classifier import (
     Batches,
     ClassifierConfig,
     Loss,
+    Rendered,
     mean_log_loss,
     normalise,
     predict_rows,
@@ -43,20 +44,27 @@ def main() -> None:
     run = RunFolder(config, options, accelerator.is_main_process)
     accelerator.wait_for_everyone()
 
-    # Data: every image is decoded once; the test rows stay closed until the end.
-    source = open_source(config.data, seed=settings.seed, limit=64 if options.tiny else None)
+    # Data: every image is decoded once, or drawn anew; the test rows stay closed until the end.
+    limit = 64 if options.tiny else None
+    source = open_source(config.data, seed=settings.seed, limit=limit)
+    rendered = Rendered(config, accelerator, limit=limit) if config.data.render else None
     run.start(config)
 
     # Model: timm network, preprocessing and label map in one; the same start on every process.
     torch.manual_seed(settings.seed)
-    calibration = source.calibration(settings.crop_min if settings.augment != "none" else 1)
+    smallest_crop = settings.crop_min if settings.augment != "none" else 1
+    calibration = rendered.calibration if rendered else source.calibration(smallest_crop)
     model = make_classifier(**network.model_dump(), labels=source.classes, atomvision=calibration)
     preprocessing = model.config.pretrained_cfg
-    train = decode_for_training(source.splits["train"], network.input_size, run.path)
     validation = decode_for_evaluation(source.splits["validation"], preprocessing, run.path)
 
-    batches = Batches(train, network.input_size, settings, accelerator)
-    criterion = Loss(train.labels, len(source.classes), settings)
+    batches: Batches | Rendered = rendered or Batches(
+        decode_for_training(source.splits["train"], network.input_size, run.path),
+        network.input_size,
+        settings,
+        accelerator,
+    )
+    criterion = Loss(batches.labels, len(source.classes), settings)
     optimizer = torch.optim.AdamW(loop.weight_groups(model, settings.weight_decay), lr=settings.learning_rate)
     scheduler = loop.schedule(optimizer, settings.epochs * len(batches), settings.warmup)
     # Channels last: on a CPU several times as fast, on a GPU what its convolutions want.

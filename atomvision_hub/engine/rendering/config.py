@@ -111,10 +111,10 @@ class RenderConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        # Narrower than two pixels, an atom is not sampled any more and falls between them.
-        if self.sigma[0] < 0.8 * self.pixel_size[1]:
+        # Narrower atoms are not sampled any more: splines do not follow them, and they fall between pixels.
+        if self.sigma[0] < 1.2 * self.pixel_size[1]:
             raise ValueError(
                 f"atoms of sigma {self.sigma[0]:g} Å are too narrow for pixels of {self.pixel_size[1]:g} Å; "
-                "a pixel may be 1.25 sigma wide at most"
+                "a pixel may be 0.83 sigma wide at most"
             )
         return self

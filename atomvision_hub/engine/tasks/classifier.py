@@ -15,6 +15,8 @@ from atomvision_hub.engine.augment import draw_transforms, sample
 from atomvision_hub.engine.config import Fraction, LabelledData, LoopConfig, RunConfig, Section
 from atomvision_hub.engine.data import Images
 from atomvision_hub.engine.loop import batch_indices, gather_rows, share, steps_per_epoch
+from atomvision_hub.engine.rendering import CrystalSet, RenderConfig, RenderedCrystals
+from atomvision_hub.errors import UsageError
 
 
 class ModelConfig(Section):
@@ -65,14 +67,35 @@ class ClassifierTraining(LoopConfig):
     select_by: Literal["macro_f1", "accuracy"] = "macro_f1"
 
 
+class ClassifierData(LabelledData):
+    """Images with a class.
+
+    Parameters
+    ----------
+    render
+        Train on images rendered anew in every epoch from the crystals of the dataset (its config
+        ``structures``), as the section ``render`` says, instead of its images. Validation and test images
+        remain those of the dataset.
+    """
+
+    render: bool = False
+
+
 class ClassifierConfig(RunConfig):
-    """Everything that decides the result of `training/train_classifier.py`."""
+    """Everything that decides the result of `training/train_classifier.py`.
+
+    Parameters
+    ----------
+    render
+        What rendered images are (`data.render`); their shape is the network's input.
+    """
 
     task_name: ClassVar[str] = "classifier"
 
-    data: LabelledData = LabelledData()
+    data: ClassifierData = ClassifierData()
     model: ModelConfig = ModelConfig()
     training: ClassifierTraining = ClassifierTraining()
+    render: RenderConfig = RenderConfig(pixel_size=(0.1, 0.3), periods=2)
 
     def tiny(self) -> Self:
         """Return the tiny twin: a toy network, two epochs, a few dozen rows of each split."""
@@ -102,6 +125,7 @@ class Batches:
 
     def __init__(self, data: Images, size: int, config: ClassifierTraining, accelerator: Accelerator) -> None:
         self.data, self.size, self.config, self.accelerator = data, size, config, accelerator
+        self.labels = data.labels
 
     def __len__(self) -> int:
         return steps_per_epoch(len(self.data), self.config)
@@ -115,6 +139,51 @@ class Batches:
             images = _to_device(self.data.images[rows], accelerator.device)
             labels = torch.from_numpy(self.data.labels[rows]).to(accelerator.device)
             yield sample(images, transforms[mine], self.size), labels
+
+
+class Rendered:
+    """Batches as those of `Batches`, of crystals that are rendered while training.
+
+    Parameters
+    ----------
+    config
+        The dataset whose training crystals are drawn, and how.
+    limit
+        At most so many crystals are read.
+
+    Raises
+    ------
+    UsageError
+        When the label is another than the lattice that an image shows, or the data has no crystals.
+    """
+
+    def __init__(
+        self, config: ClassifierConfig, accelerator: Accelerator, *, limit: int | None = None
+    ) -> None:
+        data, side = config.data, config.model.input_size
+        if data.path is None or data.label != "lattice_projected":
+            raise UsageError(
+                "data.render draws the crystals of a stem2d dataset with their label lattice_projected; "
+                "set data.path and data.label, or data.render=false"
+            )
+        render = RenderConfig.model_validate(config.render.model_dump() | {"shape": (side, side)})
+        crystals = CrystalSet.open(
+            data.path, "train", revision=data.revision, margin=render.margin, limit=limit
+        )
+        self.made = RenderedCrystals(crystals, render, config.training, accelerator)
+        self.labels = self.made.crystals.labels
+        self.calibration = {
+            "pixel_size": list(render.pixel_size),
+            "field_of_view": [side * size for size in render.pixel_size],
+        }
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield images, float 0..1 [batch, 1, row, column], and labels, both on the device."""
+        for images, labels, _ in self.made.epoch(epoch):
+            yield images, labels
 
 
 def _to_device(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:

@@ -1,0 +1,199 @@
+"""What rendering training images costs beside decoding them, and whether a training loop waits for it.
+
+    python benchmarks/bench_rendering.py --data build/stem2d [--images N] [--steps N] [--seed N]
+        [--out benchmarks/results/rendering-DATE.json]
+
+On one thread, turn by turn, in processor time: Pillow decodes the PNGs of the config ``rotated`` (256 x 256
+pixels of 0.1 Å, random poses), and the crystals of the same rows are rendered in such views, and in views of
+random pixel size, ideal and recorded. Then images per second that arrive from 0, 1 and 2 worker processes,
+and the share of a training loop (`resnet10t` of the shipped classifier, 96 x 96) that is spent waiting for
+batches. With CUDA the same for batches made on the GPU beside the step before, in time by its own events.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import io
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from _machine import interleaved, machine_facts
+from accelerate import Accelerator
+from PIL import Image
+
+from atomvision_hub._files import write_json
+from atomvision_hub.engine.config import LoopConfig
+from atomvision_hub.engine.rendering import CrystalSet, RenderConfig, RenderedBatch, RenderedCrystals
+from atomvision_hub.engine.rendering.cpu import make_images
+from atomvision_hub.engine.rendering.draws import draw
+from atomvision_hub.engine.tasks.classifier import normalise
+from atomvision_hub.models.classifier import make_classifier
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "0.1 Å/px": {"pixel_size": (0.1, 0.1), "periods": 0},
+    "0.05-0.25 Å/px": {"pixel_size": (0.05, 0.25), "periods": 3},
+}
+ACQUISITIONS = ("ideal", "good", "typical", "poor", "random")
+BATCH = 32
+
+
+def costs(data: Path, crystals: CrystalSet, count: int, seed: int, repeats: int) -> dict[str, Any]:
+    """Return milliseconds an image of decoding and of rendering, both to uint8 arrays."""
+    file = sorted((data / "data" / "rotated").glob("train-*.parquet"))[0]
+    rows = pq.read_table(file, columns=["image", "material_id"]).slice(0, count).to_pylist()
+    where = {name: index for index, name in enumerate(crystals.ids)}
+    encoded = [row["image"]["bytes"] for row in rows]
+    same = np.array([where[row["material_id"]] for row in rows if row["material_id"] in where])
+    assert len(same) == len(rows), "the configs rotated and structures belong to different builds"
+
+    def decode() -> None:
+        for png in encoded:
+            np.asarray(Image.open(io.BytesIO(png)))
+
+    timers: dict[str, Any] = {"decode PNG": decode}
+    counts = {"decode PNG": len(encoded)}
+    for view, values in VIEWS.items():
+        for acquisition in ACQUISITIONS:
+            render = RenderConfig(acquisition=acquisition, **values)
+            seen = crystals.in_view(min(render.shape) * render.pixel_size[1], render.periods)
+            number = {name: index for index, name in enumerate(seen.ids)}
+            which = np.array([number[crystals.ids[i]] for i in same if crystals.ids[i] in number])
+
+            def make(
+                seen: CrystalSet = seen, render: RenderConfig = render, which: np.ndarray = which
+            ) -> None:
+                make_images(seen, render, draw(seen, render, seed, 1, np.arange(len(which)), which))
+
+            timers[f"{acquisition}, {view}"], counts[f"{acquisition}, {view}"] = make, len(which)
+    times = interleaved(timers, repeats)
+    per_image = {name: 1e3 * value["cpu_median"] / counts[name] for name, value in times.items()}
+    return {
+        "images": len(encoded),
+        "milliseconds_per_image": per_image,
+        "times_decoding": {name: value / per_image["decode PNG"] for name, value in per_image.items()},
+        "images_per_processor_second": {name: 1e3 / value for name, value in per_image.items()},
+    }
+
+
+def batches(crystals: CrystalSet, workers: int, side: int, seed: int) -> RenderedCrystals:
+    """Return batches recorded as `typical`."""
+    size = 0.1 * 256 / side
+    render = RenderConfig(
+        acquisition="typical", shape=(side, side), pixel_size=(size, size), periods=1, workers=workers
+    )
+    return RenderedCrystals(crystals, render, LoopConfig(batch_size=BATCH, seed=seed), Accelerator())
+
+
+def flow(made: RenderedCrystals, steps: int) -> dict[str, float]:
+    """Return how many images a second arrive when nobody does anything with them."""
+    arriving = made.epoch(1)
+    next(arriving)  # workers start
+    began = time.perf_counter()
+    count = sum(len(batch.images) for batch in islice(arriving, steps))
+    return {"images_per_second": count / (time.perf_counter() - began)}
+
+
+def training(made: RenderedCrystals, steps: int) -> dict[str, Any]:
+    """Return which part of a training loop is spent waiting for the next batch."""
+    torch.manual_seed(0)
+    device = made.accelerator.device
+    model = make_classifier(
+        architecture="resnet10t", args={"channels": [32, 64, 128, 256]}, input_size=96, labels=list("abcde")
+    ).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters())
+    waited = [0.0]
+
+    def timed(arriving: Iterable[RenderedBatch]) -> Iterable[RenderedBatch]:
+        iterator = iter(arriving)
+        while True:
+            began = time.perf_counter()
+            batch = next(iterator, None)
+            waited[0] += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    arriving = made.epoch(1)
+    next(arriving)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began, gpu = time.perf_counter(), []
+    for batch in timed(islice(arriving, steps)):
+        before, after = (
+            torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None for _ in range(2)
+        )
+        if before is not None:
+            before.record()
+        logits = model(normalise(batch.images, 0.25, 0.25)).logits
+        loss = torch.nn.functional.cross_entropy(logits, batch.labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if after is not None:
+            after.record()
+            gpu.append((before, after))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    result: dict[str, Any] = {
+        "images_per_second": steps * BATCH / seconds,
+        "waiting_share": waited[0] / seconds,
+    }
+    if gpu:
+        busy = sum(before.elapsed_time(after) for before, after in gpu) / 1e3
+        result["gpu_idle_share"] = 1 - busy / seconds
+    return result
+
+
+def main() -> None:
+    """Time, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="stem2d dataset: structures and rotated")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20, help="batches of 32 in each flow and loop")
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file for the raw figures")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    crystals = CrystalSet.open(options.data, "train")
+    found = costs(options.data, crystals, options.images, options.seed, options.repeats)
+    print(f"{found['images']} images, one thread, processor time")
+    for name, value in found["milliseconds_per_image"].items():
+        print(f"{name:28s} {value:7.3f} ms   {found['times_decoding'][name]:5.2f} x decoding")
+    flows: dict[str, Any] = {}
+    for workers in options.workers:
+        told: dict[str, Any] = flow(batches(crystals, workers, 256, options.seed), options.steps)
+        told["training"] = training(batches(crystals, workers, 96, options.seed), options.steps)
+        flows[str(workers)] = told
+        print(
+            f"{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
+            f"at {told['training']['images_per_second']:,.0f} images/s waits "
+            f"{100 * told['training']['waiting_share']:.1f} % of the time"
+        )
+    result = {
+        "machine": machine_facts(),
+        "seed": options.seed,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cost": found,
+        "workers": flows,
+    }
+    if options.out:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()
