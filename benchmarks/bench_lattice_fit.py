@@ -85,7 +85,7 @@ def seen(
     started = time.process_time()
     fit = fit_lattice(image, view.pixel_size)
     spent = time.process_time() - started
-    return {
+    row: Row = {
         "id": material.id,
         "formula": material.formula,
         "label": material.label,
@@ -93,7 +93,8 @@ def seen(
         "pose": number,
         "pixel_size": view.pixel_size,
         "seconds": spent,
-    } | judged(fit, material, view)
+    }
+    return row | judged(fit, material, view)
 
 
 def answers(rows: Sequence[Row]) -> Answers:
