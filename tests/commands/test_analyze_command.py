@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.cli import app
 
+KINDS = ("csv", "json", "png", "spectrum.csv", "spectrum.png")
 OPTIONS = ("--segmenter", "none", "--classifier", "none")
 
 
@@ -60,9 +61,11 @@ def test_one_image(pixels: np.ndarray, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = _run(tmp_path / "mos2.png", "--pixel-size", 0.1, "--segmenter", "none", "--out", out)
     assert told.exit_code == 0, told.output
-    assert "hexagonal cell 3.1" in told.output
+    assert "a 3.1" in told.output
+    assert "gamma 12" in told.output or "gamma 119" in told.output
     assert "lattice fit: hexagonal" in told.output
-    assert sorted(path.name for path in out.iterdir()) == ["mos2.png.csv", "mos2.png.json", "mos2.png.png"]
+    kinds = ("csv", "html", "json", "png", "spectrum.csv", "spectrum.png")
+    assert sorted(path.name for path in out.iterdir()) == [f"mos2.png.{kind}" for kind in kinds]
     content = json.loads((out / "mos2.png.json").read_text(encoding="utf-8"))
     assert content["calibration"]["source"] == "given"
     assert content["lattice"]["label"] == "hexagonal"
@@ -71,6 +74,29 @@ def test_one_image(pixels: np.ndarray, tmp_path: Path) -> None:
     assert float(rows[0]["x"]) == content["atoms"]["x"][0]
     picture = Image.open(out / "mos2.png.png")
     assert picture.width > 1000
+    fit = content["lattice_parameters"]
+    assert fit["a"] == pytest.approx(3.196, abs=3 * fit["a_error"])
+    assert fit["calibration_error"] == 0.05
+    peaks = list(csv.DictReader((out / "mos2.png.spectrum.csv").open(encoding="utf-8")))
+    assert len(peaks) == len(content["spectrum"]["peaks"]) > 3
+    assert f"a = {fit['a']:.4g}" in (out / "mos2.png.html").read_text(encoding="utf-8")
+
+
+def test_cif_crop_and_calibration(pixels: np.ndarray, tmp_path: Path) -> None:
+    path, out = tmp_path / "mos2.png", tmp_path / "out"
+    Image.fromarray(pixels).save(path)
+    words = (path, "--segmenter", "none", "--out", out, "--no-html")
+    told = _run(*words, "--pixel-size", 0.1, "--cif", "--elements", "Mo,S", "--calibration", 0.01)
+    assert told.exit_code == 0, told.output
+    assert "Mo1 Mo 0.0000" in (out / "mos2.png.cif").read_text(encoding="utf-8")
+    assert json.loads((out / "mos2.png.json").read_text())["lattice_parameters"]["calibration_error"] == 0.01
+    assert not (out / "mos2.png.html").exists()
+    blind = _run(*words, "--cif", "--crop", "10,20,140,150")
+    assert "no CIF: its lengths are in Å and the image is not calibrated" in blind.stderr
+    assert not (out / "mos2.png.cif").exists()  # that of the run before would be another image's
+    content = json.loads((out / "mos2.png.json").read_text())
+    assert (content["image"]["rows"], content["image"]["columns"]) == (140, 150)
+    assert any("only 150 x 140 px from column 20, row 10" in line for line in content["warnings"])
 
 
 def test_json_writes_nothing_unless_asked(
@@ -93,9 +119,7 @@ def test_a_folder(folder: Path, tmp_path: Path) -> None:
     assert "4 image(s) answered, 3 refused" in told.output
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     images = ["a.png", "a.tif", "stack.tif", "sub/a.png"]
-    assert names == {f"{image}.{kind}" for image in images for kind in ("json", "csv", "png")} | {
-        "summary.csv"
-    }
+    assert names == {f"{image}.{kind}" for image in images for kind in KINDS} | {"summary.csv"}
     rows = list(csv.DictReader((out / "summary.csv").open(encoding="utf-8")))
     refused = {Path(row["file"]).name: row["reason"] for row in rows if row["status"] == "refused"}
     assert set(refused) == {"cut.png", "text.dm4", "flat.png"}
@@ -169,6 +193,9 @@ def test_equal_names_of_two_folders(pixels: np.ndarray, tmp_path: Path) -> None:
         (["a.png", "--pixel-size", "5"], 1, "a.png: 5 Å/px is too coarse"),
         (["a.png", "--segmenter", "nowhere/at/all"], 1, "there is no folder nowhere/at/all"),
         (["a.png", "--threshold", "3"], 2, "the threshold is a relative height"),
+        (["a.png", "--crop", "1,2,3"], 2, "--crop is '1,2,3'; write ROW,COLUMN,HEIGHT,WIDTH"),
+        (["a.png", "--crop", "0,0,500,500"], 1, "--crop 0,0,500,500 is outside its 160 x 180 px"),
+        (["a.png", "--elements", "Mo,S"], 2, "add --cif"),
         (["a.txt"], 1, "is no instrument file that is read here"),
     ],
 )
