@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--split", default="validation", choices=["train", "validation", "test"])
     parser.add_argument("--materials", type=int, help="so many, drawn at random; by default all")
     parser.add_argument("--poses", type=int, default=1)
-    parser.add_argument("--acquisitions", nargs="+", default=["ideal", "typical"], choices=list(ACQUISITIONS))
+    parser.add_argument("--acquisitions", nargs="*", default=["ideal", "typical"], choices=list(ACQUISITIONS))
     parser.add_argument("--shifted", type=int, default=0, help="poses at a quarter and four times the dose")
     parser.add_argument("--calibration", type=int, default=1, help="poses of validation for conformal sets")
     parser.add_argument("--curves", type=int, default=0, help="materials for the curves")
