@@ -23,7 +23,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All embedded crystals, default config, images of 64 x 64."""
     folder = tmp_path_factory.mktemp("data") / "stem2d"
     # The limit keeps it quick; tiny alone takes too few crystals to fill three splits.
-    options = BuildOptions(dataset="stem2d", sources=["reference"], out=folder, configs=["default"], limit=60)
+    configs = ["default", "structures"]
+    options = BuildOptions(dataset="stem2d", sources=["reference"], out=folder, configs=configs, limit=60)
     load_builder("stem2d").build(options)
     return folder
 
@@ -45,6 +46,22 @@ def test_legacy_labels_have_a_ceiling(train: Callable[..., None], dataset: Path,
     assert "A tiny twin" in card
     known = AutoConfig.from_pretrained(tmp_path / "model").atomvision
     assert known == {"pixel_size": [0.1, 0.1], "field_of_view": [15.36, 25.6]}
+
+
+def test_images_are_rendered_while_training(
+    train: Callable[..., None], dataset: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig
+
+    data = [f"data.path={dataset}", "data.config=default"]
+    train("--config", "classifier_rendered", "--tiny", "--set", *data, "--output-dir", tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "facts.json").read_text())
+    assert facts["metrics"]["test"]["accuracy"]["n"] == facts["data"]["splits"]["test"]
+    known = AutoConfig.from_pretrained(tmp_path / "model").atomvision
+    assert known["pixel_size"] == [0.15, 0.3]
+    assert known["field_of_view"] == pytest.approx([32 * 0.15, 32 * 0.3])
+    with pytest.raises(UsageError, match="label lattice_projected; set"):
+        train("--set", *data, "data.render=true", "data.label=lattice", "--output-dir", tmp_path / "other")
 
 
 def test_wrong_columns_are_named(train: Callable[..., None], dataset: Path, tmp_path: Path) -> None:
