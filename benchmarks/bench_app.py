@@ -2,9 +2,9 @@
 
     build/app/bin/python benchmarks/bench_app.py
 
-starts the app of this checkout, opens it in Debian's Chromium, drops a simulated micrograph (500 electrons per Å²)
-several times, each in a session of its own, and writes the seconds until the class is read, until the report can
-be downloaded, and the processor time of the server for each.
+starts the app of this checkout, opens it in Debian's Chromium, drops a simulated micrograph (500 electrons
+per Å²) several times, each in a session of its own, and writes the seconds until the class is read, until the
+report can be downloaded, and the processor time of the server for each.
 """
 
 from __future__ import annotations
