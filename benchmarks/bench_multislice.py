@@ -222,11 +222,14 @@ def stacks() -> dict[str, Callable[[int], Atoms]]:
         return slab[np.isin(slab.positions[:, 2].round(3), heights)]
 
     return {
-        "graphene, AA": stacked("graphene", 3.35),
         "MoS2, 2H": stacked("MoS2", 6.15, turned=True),
         "PtSe2, 1T": stacked("PtSe2-1T", 5.08),
         "Au [001]": gold,
     }
+
+
+#: Å.
+THICKEST = 36.0
 
 
 def thickness(cache: Path) -> dict[str, Any]:
@@ -234,11 +237,11 @@ def thickness(cache: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, make in stacks().items():
         rows: list[dict[str, Any]] = []
-        for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
+        for count in (1, 2, 4, 8, 16):
             specimen = make(count)
-            if np.ptp(specimen.positions[:, 2]) > 64:
+            if np.ptp(specimen.positions[:, 2]) > THICKEST:
                 break
-            scan = stored_scan(specimen, cache=cache)
+            scan = stored_scan(specimen, Multislice(phonons=8), cache=cache)
             rows.append({"layers": count, **describe(specimen, scan)})
             first = rows[0]
             for key in ("mean_signal", "highest_signal"):
@@ -259,20 +262,15 @@ def thickness(cache: Path) -> dict[str, Any]:
 MICROSCOPES = {
     "80 kV, 30 mrad, 60-200": Multislice(),
     "60 kV, 30 mrad, 60-200": Multislice(voltage=60),
-    "60 kV, 35 mrad, 80-200": Multislice(voltage=60, semi_angle=35, inner=80),
-    "80 kV, 20 mrad, 60-200": Multislice(semi_angle=20),
     "80 kV, 30 mrad, 90-200": Multislice(inner=90),
     "80 kV, 30 mrad, 40-200": Multislice(inner=40),
     "80 kV, 30 mrad, 60-200, defocus 50 Å": Multislice(defocus=50),
-    "80 kV, 30 mrad, 60-200, defocus -50 Å": Multislice(defocus=-50),
-    "80 kV, 30 mrad, 60-200, defocus 100 Å": Multislice(defocus=100),
     "200 kV, 25 mrad, 60-200": Multislice(voltage=200, semi_angle=25),
-    "300 kV, 25 mrad, 60-200": Multislice(voltage=300, semi_angle=25),
-    "300 kV, 10 mrad, 60-200": Multislice(voltage=300, semi_angle=10),
+    "300 kV, 20 mrad, 60-200": Multislice(voltage=300, semi_angle=20),
 }
 
 
-def microscopes(cache: Path, names: Sequence[str] = ("h-BN", "MoS2", "WSe2")) -> dict[str, Any]:
+def microscopes(cache: Path, names: Sequence[str] = ("MoS2",)) -> dict[str, Any]:
     """Return the agreement for other microscopes."""
     crystals = load_structures("reference")
     result: dict[str, Any] = {}
@@ -302,14 +300,13 @@ ACCURACY: dict[str, dict[str, Any]] = {
 }
 THERMAL: dict[str, dict[str, Any]] = {
     "another seed": {"seed": 1},
-    "64 configurations": {"phonons": 64},
     "displacement 0.05 Å": {"displacement": 0.05},
     "displacement 0.10 Å": {"displacement": 0.1},
     "at rest": {"phonons": 1, "displacement": 0.0},
 }
 
 
-def convergence(cache: Path, names: Sequence[str] = ("graphene", "MoS2", "SnSe")) -> dict[str, Any]:
+def convergence(cache: Path, names: Sequence[str] = ("MoS2",)) -> dict[str, Any]:
     """Return by how much the image changes with each accuracy setting."""
     crystals = load_structures("reference")
     result: dict[str, Any] = {}

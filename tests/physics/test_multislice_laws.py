@@ -15,7 +15,7 @@ from atomvision_hub.structures import flat_layer
 pytest.importorskip("abtem", reason="abTEM is not installed: pip install 'atomvision-hub[multislice]'")
 
 #: At rest nothing is random. A finer grid than usual: heavy atoms bend the wave between its points.
-REST = Multislice(phonons=1, displacement=0.0, box=12.0, margin=1.6)
+REST = Multislice(phonons=1, displacement=0.0, box=12.0, margin=1.5, inner=50.0, outer=120.0)
 VIEW: dict[str, Any] = {"shape": (64, 64), "pixel_size": 0.1, "source_size": 0.5}
 
 
@@ -25,7 +25,7 @@ def crystal(name: str) -> Atoms:
 
 def lone(number: int) -> Atoms:
     """One atom in a cell so large that the probe sees no other."""
-    return Atoms([number], positions=[(0, 0, 5)], cell=(12, 12, 10), pbc=(True, True, False))
+    return Atoms([number], positions=[(0, 0, 5)], cell=(8, 8, 10), pbc=(True, True, False))
 
 
 def summed(scan: PeriodScan) -> float:
@@ -38,18 +38,20 @@ def largest(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def test_a_lone_atom_scatters_as_a_power_of_its_number() -> None:
-    numbers = np.array([6, 14, 32, 50, 79])
+    numbers = np.array([6, 14, 32, 79])
 
     def power(inner: float) -> tuple[float, np.ndarray]:
-        settings = REST.model_copy(update={"inner": inner})
+        settings = REST.model_copy(update={"inner": inner, "outer": 200.0})
         sections = np.array([summed(scan_period(lone(int(number)), settings)) for number in numbers])
         return float(np.polyfit(np.log(numbers), np.log(sections), 1)[0]), sections
 
     high, sections = power(100.0)
     assert 1.6 < high < 2.0
-    # Between neighbours too, within what the shells of electrons do.
+    # Light atoms follow Rutherford's square nearly; a heavy one bends the wave so much that it falls behind.
     slopes = np.diff(np.log(sections)) / np.diff(np.log(numbers))
-    assert ((slopes > 1.2) & (slopes < 2.3)).all()
+    assert 1.8 < slopes[0] < 2.1
+    assert (np.diff(slopes) < 0).all()
+    assert slopes[-1] > 1.0
     # Rutherford's square is the limit of large angles; farther in, electrons screen more of a heavy nucleus.
     assert power(40.0)[0] < high - 0.05
     # Carbon scatters so weakly that Rutherford's formula holds: pi (2 Z / (a0 q²))² integrated over the ring,
@@ -70,7 +72,7 @@ def test_a_lone_atom_is_round_and_lies_where_it_is() -> None:
 
 def test_no_more_than_the_beam_is_detected_and_nearly_all_of_it_by_the_whole_plane() -> None:
     whole = REST.model_copy(update={"inner": 1e-3, "outer": 200.0})
-    for name in ("MoS2", "Bi2Te3"):
+    for name in ("MoS2", "WSe2"):
         values = scan_period(crystal(name), whole).values
         assert values.max() <= 1 + 1e-4
         assert values.min() > 0.95
@@ -83,7 +85,7 @@ def test_rings_add_up() -> None:
     inner, outer, both = (
         scan_period(
             crystal("graphene"),
-            REST.model_copy(update={"inner": low, "outer": high, "margin": 320.0 / high}),
+            REST.model_copy(update={"inner": low, "outer": high, "margin": 250.0 / high}),
         ).values
         for low, high in ((60.0, 100.0), (100.0, 200.0), (60.0, 200.0))
     )
@@ -118,7 +120,13 @@ def test_the_image_repeats_with_the_crystal() -> None:
 
 
 def test_the_mirrored_crystal_has_the_mirrored_image() -> None:
-    layer = crystal("WTe2-1Tp")
+    # Three unlike atoms in an oblique cell: no mirror of its own.
+    layer = Atoms(
+        "BSiTi",
+        positions=[(0, 0, 5), (1.1, 0.9, 6), (2.3, 0.2, 5)],
+        cell=[(3.2, 0, 0), (0.5, 3.3, 0), (0, 0, 10)],
+        pbc=(True, True, False),
+    )
     mirrored = layer.copy()
     mirrored.positions[:, 0] *= -1
     mirrored.set_cell(layer.cell.array * np.array([-1, 1, 1]), scale_atoms=False)
@@ -141,12 +149,12 @@ def test_symmetry_saves_time_and_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_the_focus_is_where_it_is_said_to_be() -> None:
     """Overfocus (a positive C1) is before the middle, towards the gun: the lowest atoms are sharp."""
-    atoms = Atoms("Au2", positions=[(0, 0, 0), (6, 6, 80)], cell=(12, 12, 100), pbc=(True, True, False))
+    atoms = Atoms("Au2", positions=[(0, 0, 0), (4, 4, 80)], cell=(8, 8, 100), pbc=(True, True, False))
 
     def brightness(defocus: float) -> tuple[float, float]:
         settings = REST.model_copy(update={"defocus": defocus})
-        image = simulate_multislice(atoms, settings=settings, shape=(121, 121), pixel_size=0.1).image
-        return float(image[60, 60]), float(image[0, 0])
+        image = simulate_multislice(atoms, settings=settings, shape=(81, 81), pixel_size=0.1).image
+        return float(image[40, 40]), float(image[0, 0])
 
     first, last = brightness(40.0)
     assert first > 2 * last
@@ -158,7 +166,7 @@ def test_the_focus_is_where_it_is_said_to_be() -> None:
 
 def test_thermal_motion_is_an_average_over_configurations() -> None:
     layer = crystal("MoS2")
-    warm = Multislice(phonons=4, box=12.0)
+    warm = Multislice(phonons=4, box=12.0, inner=50.0, outer=120.0)
     scan = scan_period(layer, warm)
     assert 0 < scan.facts["standard_error"] < 0.2
     assert np.array_equal(scan.values, scan_period(layer, warm).values)
