@@ -173,11 +173,14 @@ def build(page: gr.Blocks) -> None:
                 **{files[name]: _button(path) for name, path in made.items()},
             }
         pictures = analysis_pictures(result, image.data)
-        drawn = [figures.png(one.png, one.caption) for one in pictures[1:]]
+        try:
+            made = _pages(folder, image, result, pictures)
+        except FileNotFoundError:
+            return  # the page was closed meanwhile, and its folder with it
         yield {
             status: say("Analyzed.", "good"),
-            spectrum: "".join(drawn),
-            **{files[name]: _button(path) for name, path in _pages(folder, image, result, pictures).items()},
+            spectrum: "".join(figures.png(one.png, one.caption) for one in pictures[1:]),
+            **{files[name]: _button(path) for name, path in made.items()},
         }
 
     @guarded(status)

@@ -38,8 +38,9 @@ _SAVE = """(text, name) => {
 def build(page: gr.Blocks) -> None:
     """Lay out the tab."""
     base = gr.State(None, time_to_live=LIFE)
-    yaml_name = gr.State(_NAME)
-    json_name = gr.State("image.json")
+    # In the page itself, where the names of downloads are needed.
+    yaml_name = gr.Textbox(_NAME, visible=False)
+    json_name = gr.Textbox("image.json", visible=False)
     boxes: dict[str, Any] = {}
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
@@ -204,7 +205,8 @@ def _metadata(told: Metadata | None, name: str, values: Mapping[str, Any]) -> tu
             sections.setdefault(section, {})[field] = _typed(path, typed)
     base = told if told is not None else Metadata.of({}, {})
     with TemporaryDirectory() as folder:
-        file = Path(folder) / name
+        # The name comes from the browser.
+        file = Path(folder) / f"{file_stem(name).removesuffix('.yaml')}.yaml"
         file.write_text(yaml.safe_dump(sections, allow_unicode=True), encoding="utf-8")
         found = metadata.complete(base, [file] if sections else [])
     count, own = len(found.values()), sum(len(section) for section in sections.values())

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,8 +82,14 @@ def session_folder(request: gr.Request) -> Path:
     """Return the folder of one session's downloads; removed when its page is closed."""
     # The name comes from the browser: only a hash of it becomes a path.
     name = hashlib.sha256(str(request.session_hash).encode()).hexdigest()[:24]
-    folder = ROOT / "sessions" / name
+    sessions = ROOT / "sessions"
+    folder = sessions / name
     folder.mkdir(parents=True, exist_ok=True)
+    # What was still being made when its page was closed.
+    for other in sessions.iterdir():
+        with contextlib.suppress(OSError):
+            if other != folder and time.time() - other.stat().st_mtime > LIFE:
+                shutil.rmtree(other)
     return folder
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from atomvision_hub import load_structures, simulate_stm
-from atomvision_hub.data import load_builder
+from atomvision_hub.data import arrow_schema, load_builder
 from atomvision_hub.data.features import table_of
 from atomvision_hub.errors import UsageError
 from atomvision_hub.microscopy.view import to_view
@@ -102,7 +102,9 @@ def build(page: gr.Blocks) -> None:
         scene = _Scene.of(_crystal(crystals, name, mine), pixels, angle, electrons, focus, share, side)
         kept = [*kept, scene.row(len(kept))]
         path = session_folder(request) / "stem2d-rows.parquet"
-        pq.write_table(table_of(type(kept[0]), kept), path)
+        record = type(kept[0])
+        # With the features of the dataset, so that `datasets` reads images and classes.
+        pq.write_table(table_of(record, kept).cast(arrow_schema(record)), path)
         return {
             rows: kept,
             parquet: gr.DownloadButton(value=str(path), interactive=True),

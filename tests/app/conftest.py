@@ -23,7 +23,7 @@ from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.simulation.acquisition import Acquisition, Dose, record_stem
 
 #: Milliseconds that an answer may take on a busy machine.
-PATIENCE = 150_000
+PATIENCE = 60_000
 CHROMIUM = "/usr/bin/chromium"
 INSTALL = "apt-get install -y chromium"
 
@@ -115,7 +115,6 @@ def open_page(browser: Any, server: tuple[str, Path]) -> Iterator[OpenPage]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server[0])
         page.get_by_role("tab", name=tab).click()
-        page.wait_for_load_state("networkidle")
         return page
 
     yield opened

@@ -125,3 +125,11 @@ def test_the_space_is_described_by_its_header(app_folder: Path) -> None:
     assert header["sdk"] == "gradio"
     assert (app_folder / header["app_file"]).is_file()
     assert (app_folder / "requirements.txt").is_file()
+
+
+def test_sessions_that_were_left_behind_are_removed(shared: Any, tmp_path: Path) -> None:
+    old = shared.session_folder(SimpleNamespace(session_hash="old"))
+    (old / "scan.json").write_text("{}", encoding="utf-8")
+    os.utime(old, (1, 1))
+    shared.session_folder(SimpleNamespace(session_hash="new"))
+    assert not old.exists()
