@@ -13,10 +13,10 @@ Dose
     that spares the specimen (or a usual one of graphene).
 Source
     0.8 Å full width at half maximum, a convention: it widens the ideal columns of 1.2 Å (0.5 Å standard
-    deviation) by a fifth. That HAADF
-    images agree with simulations on an absolute scale was shown by J. M. LeBeau, S. D. Findlay, L. J. Allen, S. Stemmer,
-    Quantitative atomic resolution scanning transmission electron microscopy, Phys. Rev. Lett. 100, 206101
-    (2008), doi 10.1103/PhysRevLett.100.206101; the number is not taken from there.
+    deviation) by a fifth. That HAADF images agree with simulations on an absolute scale was shown by J. M.
+    LeBeau, S. D. Findlay, L. J. Allen, S. Stemmer, Quantitative atomic resolution scanning transmission
+    electron microscopy, Phys. Rev. Lett. 100, 206101 (2008), doi 10.1103/PhysRevLett.100.206101; the number
+    is not taken from there.
 Jitter and drift
     Kinds and causes of scan distortions: L. Jones, P. D. Nellist, Identifying and correcting scan noise and
     drift in the scanning transmission electron microscope, Microsc. Microanal. 19, 1050 (2013), doi
