@@ -103,7 +103,7 @@ def flow(made: RenderedCrystals, steps: int) -> dict[str, float]:
     return {"images_per_second": count / (time.perf_counter() - began)}
 
 
-def training(made: RenderedCrystals, steps: int) -> dict[str, Any]:
+def training(made: RenderedCrystals, steps: int) -> dict[str, float]:
     """Return which part of a training loop is spent waiting for the next batch."""
     torch.manual_seed(0)
     device = made.accelerator.device
@@ -127,32 +127,30 @@ def training(made: RenderedCrystals, steps: int) -> dict[str, Any]:
     next(arriving)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    began, gpu = time.perf_counter(), []
+    began = time.perf_counter()
+    events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
     for batch in timed(islice(arriving, steps)):
-        before, after = (
-            torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None for _ in range(2)
-        )
-        if before is not None:
-            before.record()
+        if device.type == "cuda":
+            events.append((_event(), _event()))
+            events[-1][0].record()
         logits = model(normalise(batch.images, 0.25, 0.25)).logits
-        loss = torch.nn.functional.cross_entropy(logits, batch.labels)
-        loss.backward()
+        torch.autograd.backward(torch.nn.functional.cross_entropy(logits, batch.labels))
         optimizer.step()
         optimizer.zero_grad()
-        if after is not None:
-            after.record()
-            gpu.append((before, after))
-    if device.type == "cuda":
+        if events:
+            events[-1][1].record()
+    if events:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    result: dict[str, Any] = {
-        "images_per_second": steps * BATCH / seconds,
-        "waiting_share": waited[0] / seconds,
-    }
-    if gpu:
-        busy = sum(before.elapsed_time(after) for before, after in gpu) / 1e3
+    result = {"images_per_second": steps * BATCH / seconds, "waiting_share": waited[0] / seconds}
+    if events:
+        busy = sum(before.elapsed_time(after) for before, after in events) / 1e3
         result["gpu_idle_share"] = 1 - busy / seconds
     return result
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

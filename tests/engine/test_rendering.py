@@ -270,7 +270,7 @@ def test_two_processes_with_workers_make_the_batches_of_one_and_never_the_same_i
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (json.loads((tmp_path / f"2-{index}.json").read_text()) for index in (0, 1))
