@@ -328,6 +328,11 @@ def test_real_strontium_titanate(shared_data: Path) -> None:
     assert result.cell.a == pytest.approx(3.905, rel=0.07)
     assert result.graph.nearest_distance == pytest.approx(result.cell.a / np.sqrt(2), rel=0.1)
     assert result.lattice.label == "square"
+
+
+@pytest.mark.slow
+def test_real_lattice_of_strontium_titanate(shared_data: Path) -> None:
+    result = real(shared_data, "microscopy/Acquisition_18.emd")
     found = result.parameters
     assert found.lattice == "square"
     # Within the pixel size's error that is assumed, the deviation is 5 %; the angle within its own.
