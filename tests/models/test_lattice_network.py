@@ -117,3 +117,23 @@ def test_wrong_images_are_one_line(shape: tuple[int, ...]) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="pixel_values"):
         network()
+
+
+@pytest.mark.parametrize(
+    ("crystal", "lattice"),
+    [("MoS2", "hexagonal"), ("FeSe", "square"), ("SnS", "centered_rectangular"), ("WTe2-1Tp", "rectangular")],
+)
+def test_trained_network_tells_real_crystals_through_the_pipeline(
+    repository: Path, crystal: str, lattice: str
+) -> None:
+    """The weights beside their card, in a pose and at a pixel size that no training image had."""
+    from transformers import pipeline
+
+    from atomvision_hub import load_structures, simulate_stem
+    from atomvision_hub.simulation import to_grey
+
+    frame = simulate_stem(load_structures("reference")[crystal], rotation=31.7, pixel_size=0.137)
+    classify = pipeline("image-classification", model=str(repository / "model_cards" / "lattice-network"))
+    answer = classify(Image.fromarray(to_grey(frame.image)[0]))[0]
+    assert answer["label"] == lattice
+    assert answer["score"] > 0.9
