@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 from _machine import machine_facts
-from PIL import Image
 
 from atomvision_hub import load_structures
+from atomvision_hub.microscopy import write_demo_file
 from atomvision_hub.simulation.acquisition import Acquisition, Dose, record_stem
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {
         "what": "seconds from dropping a file until the class is on the page and until the report is ready",
-        "image": f"MoS2, {arguments.side} x {arguments.side} px, 0.1 Å/px, 500 electrons per Å², 8 bit PNG",
+        "image": f"MoS2, {arguments.side} x {arguments.side} px, 0.1 Å/px, 500 electrons per Å², 8 bit TIFF with its pixel size",
         "seed": arguments.seed,
         **measured(arguments.side, arguments.repeats, arguments.seed),
         "machine": machine_facts(),
@@ -127,9 +127,7 @@ def _micrograph(folder: Path, side: int, seed: int) -> Path:
     dose = Acquisition((Dose(electrons=500),))
     image = record_stem(crystal, dose, seed=seed, shape=(side, side), rotation=20).image
     grey = 255 * (image - image.min()) / np.ptp(image)
-    path = folder / "scan.png"
-    Image.fromarray(grey.astype(np.uint8)).save(path)
-    return path
+    return write_demo_file(folder / "scan.tif", grey.astype(np.uint8), (0.1, 0.1))
 
 
 if __name__ == "__main__":
