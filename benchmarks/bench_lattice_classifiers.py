@@ -14,12 +14,12 @@ Crystals, poses and images: `_lattice_protocol`; figures: `_lattice_figures`. Me
 - ``judge``: fit and network together. Logarithms of their probabilities are added with weights, one pair for
   images that look scanned and one for those that do not, which make the validation materials most probable.
 
-Recorded ``ideal``, ``typical``, and ``typical`` at a quarter and four times its dose. Conformal sets are
-calibrated on ``typical`` images of the validation materials. The answer's largest probability (for ``fit``
-and ``judge`` the fit's score) tells images with a lattice from those without. Answers are kept in the folder
---cache, so that an interrupted run goes on. Poses are --poses for ``network`` and --fit-poses for ``fit`` and
-``judge`` on ``ideal`` and ``typical`` images, and --few-poses for the rest; only ``fit``, ``network`` and
-``judge`` see the other doses.
+Recorded ``ideal``, ``typical``, and ``typical`` at a quarter and four times its dose. Conformal sets (of
+``fit``, ``network`` and ``judge``) are calibrated on ``typical`` images of the validation materials. Images
+with a lattice are told from those without by the largest probability, for ``fit`` and ``judge`` by the fit's
+score. Answers are kept in the folder --cache, so that an interrupted run goes on. Poses are --poses for
+``network`` and --fit-poses for ``fit`` and ``judge`` on ``ideal`` and ``typical`` images, and --few-poses for
+the rest; only ``fit``, ``network`` and ``judge`` see the other doses.
 """
 
 from __future__ import annotations
@@ -331,8 +331,9 @@ def main() -> None:
     train_labels = [one.label for one in materials(options.data, "train", options.materials)[0]]
     most_frequent = int(np.bincount(train_labels).argmax())
 
+    learned = {name: methods[name] for name in ("fit", "network")}
     calibration = {
-        name: told(methods, validation, name, dict.fromkeys(methods, 1), options.cache, "validation")
+        name: told(learned, validation, name, dict.fromkeys(learned, 1), options.cache, "validation")
         for name in ("ideal", "typical")
     }
     joint = {name: Told.join([calibration["ideal"][name], calibration["typical"][name]]) for name in methods}
@@ -366,7 +367,7 @@ def main() -> None:
         found["judge"] = judge.together(found["fit"].first(shared), found["network"].first(shared))
         figures: dict[str, Any] = {}
         for name, answer in found.items():
-            figures[name] = summary(answers(chosen, answer), [sets[name]]) | {
+            figures[name] = summary(answers(chosen, answer), [sets[name]] if name in sets else []) | {
                 "lattice_or_none_auroc": area_under_curve(answer.score, nothing[name].score),
                 "cpu_ms": float(np.median(answer.ms)),
             }
@@ -379,13 +380,13 @@ def main() -> None:
             line = f"  {name:12s} {one['accuracy']['value']:.4f} [{low:.4f}, {high:.4f}]"
             if name != "majority":
                 recall = " ".join(f"{entry['value']:.3f}" for entry in one["recall"].values())
-                conformal = one["conformal"][0]
                 line += (
                     f"  F1 {one['macro_f1']['value']:.4f}  recall {recall}  "
-                    f"ECE {one['calibration_error']:.3f}  "
-                    f"coverage {conformal['coverage']['value']:.3f} of size {conformal['mean_size']:.2f}  "
-                    f"AUROC {one['lattice_or_none_auroc']:.4f}  {one['cpu_ms']:.1f} ms"
+                    f"ECE {one['calibration_error']:.3f}  AUROC {one['lattice_or_none_auroc']:.4f}  "
+                    f"{one['cpu_ms']:.1f} ms"
                 )
+                for sets_of in one["conformal"]:
+                    line += f"  covers {sets_of['coverage']['value']:.3f} by {sets_of['mean_size']:.2f}"
             print(line, flush=True)
     result["legacy"] = legacy(
         options.data, {name: methods[name] for name in ("fit", "network")}, options.split

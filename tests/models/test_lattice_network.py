@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,14 @@ from atomvision_hub.models.lattice_network import image_processor, make_lattice_
 from atomvision_hub.models.translations import Translations
 from atomvision_hub.structures.record import LATTICES
 
-SHAPE = {"candidates": 8, "spanning": 5, "width": 16, "layers": 1, "heads": 2, "pair_width": 8}
+SHAPE: dict[str, Any] = {
+    "candidates": 8,
+    "spanning": 5,
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "pair_width": 8,
+}
 
 
 @pytest.fixture(scope="module")
