@@ -26,13 +26,6 @@ SHAPE: dict[str, Any] = {
     "heads": 2,
     "pair_width": 8,
 }
-    "candidates": 8,
-    "spanning": 5,
-    "width": 16,
-    "layers": 1,
-    "heads": 2,
-    "pair_width": 8,
-}
 
 
 @pytest.fixture(scope="module")
