@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {
         "what": "seconds from dropping a file until the class is on the page and until the report is ready",
-        "image": f"MoS2, {arguments.side} x {arguments.side} px, 500 electrons per Å², 8 bit TIFF at 0.1 Å/px",
+        "image": f"MoS2, {arguments.side} x {arguments.side} px, 500 electrons per Å², 8-bit TIFF, 0.1 Å/px",
         "seed": arguments.seed,
         **measured(arguments.side, arguments.repeats, arguments.seed),
         "machine": machine_facts(),
