@@ -6,50 +6,19 @@ import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
 
 from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models.base import HubModel, check_images
-
-#: What the network gets to see of an image, one channel each; see `look_at`.
-View = Literal["linear", "root", "log"]
-#: Faint atoms: the logarithm's straight part ends at 1/32 of the mean intensity, half a grey level or so.
-_LOG_GAIN = 32.0
-
-
-def look_at(images: Tensor, views: Sequence[View]) -> Tensor:
-    """Return an image's intensity in several scales, each with mean 0 and variance 1 over the image.
-
-    With u the intensity above the darkest pixel relative to its mean: ``linear`` is u, ``root`` is sqrt(u),
-    which makes counting noise even, ``log`` is log(1 + 32 u), in which an oxygen beside tungsten (contrast
-    1:45) can be seen. No gain or offset of the detector changes any of them.
-
-    Parameters
-    ----------
-    images
-        Grey images [batch, 1, row, column], any scale.
-    views
-        Which scales, in the order of the channels.
-
-    Returns
-    -------
-    Tensor
-        float32 [batch, len(views), row, column].
-    """
-    values = images.float()
-    above = values - values.amin((2, 3), keepdim=True)
-    ratio = above / above.mean((2, 3), keepdim=True).clamp(min=1e-12)
-    scales = {"linear": ratio, "root": ratio.sqrt(), "log": torch.log1p(_LOG_GAIN * ratio)}
-    seen = torch.cat([scales[view] for view in views], 1)
-    spread, mean = torch.var_mean(seen, (2, 3), keepdim=True, correction=0)
-    return (seen - mean) / (spread + 1e-12).sqrt()
+from atomvision_hub.models.views import WIDTH, View, look_at
 
 
 class Segmenter(HubModel):
@@ -67,12 +36,12 @@ class Segmenter(HubModel):
     decoder_channels
         Width of the decoder's blocks, coarse to fine, one for each halving.
     views
-        What it gets to see of an image; three of them fit pretrained encoders.
+        What it gets to see of an image.
     outputs
         How many masks it answers with: one for each of ``known["mask_radii"]`` (Å), or one.
     stride
-        So many pixels along each side are averaged before the network; its logits, smooth across an outline,
-        are interpolated back. Columns are many pixels wide: 2 costs a quarter.
+        So many pixels along each side are averaged before the network, which answers for each of them again.
+        Columns are many pixels wide: 2 costs a quarter.
     known
         Of `HubModel`; ``threshold`` is the probability above which a pixel counts as atom.
 
@@ -91,7 +60,7 @@ class Segmenter(HubModel):
         encoder: str = "tu-efficientnet_lite0",
         depth: int = 4,
         decoder_channels: Sequence[int] = (128, 80, 40, 16),
-        views: Sequence[View] = get_args(View),
+        views: Sequence[View] = ("root", "log", "restored_8", "restored_20", "restored_40"),
         outputs: int = 1,
         stride: int = 1,
         known: Mapping[str, Any] | None = None,
@@ -118,7 +87,7 @@ class Segmenter(HubModel):
         if stride not in (1, 2, 4):
             raise UsageError(f"stride must be 1, 2 or 4, not {stride}")
         self.stride = stride
-        self.multiple = stride * 2**depth
+        self.multiple = 2**depth
         with warnings.catch_warnings():
             # Names of smp's own copies of timm's networks are deprecated there, but still right.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -128,11 +97,18 @@ class Segmenter(HubModel):
                 encoder_weights=None,
                 decoder_channels=tuple(decoder_channels),
                 in_channels=len(views),
-                classes=outputs,
+                classes=decoder_channels[-1],
             )
         _drop_unused(self.network.encoder)
+        # Sees the views once more at full resolution: outlines are as sharp as the restored columns.
+        self.head = nn.Sequential(
+            nn.Conv2d(decoder_channels[-1] + len(views), 32, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(32, outputs * stride**2, 3, padding=1),
+            nn.PixelShuffle(stride),
+        )
         # On a CPU a third faster, on a GPU what its convolutions want.
-        self.network.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)
 
     @property
     def threshold(self) -> float:
@@ -161,17 +137,18 @@ class Segmenter(HubModel):
         """
         check_images(images, "a segmenter")
         rows, columns = images.shape[2:]
-        seen = look_at(images, self.views).to(next(self.network.parameters()).dtype)
-        below, right = -rows % self.multiple, -columns % self.multiple
+        values = images.float()
+        below, right = -rows % self.stride, -columns % self.stride
+        if below or right:
+            values = torch.nn.functional.pad(values, (0, right, 0, below), mode="replicate")
+        if self.stride > 1:
+            values = torch.nn.functional.avg_pool2d(values, self.stride)
+        seen = look_at(values, self.views, width=WIDTH / self.stride)
+        seen = seen.to(next(self.network.parameters()).dtype)
+        below, right = -seen.shape[2] % self.multiple, -seen.shape[3] % self.multiple
         if below or right:
             seen = torch.nn.functional.pad(seen, (0, right, 0, below), mode="replicate")
-        if self.stride > 1:
-            seen = torch.nn.functional.avg_pool2d(seen, self.stride)
-        logits: Tensor = self.network(seen)
-        if self.stride > 1:
-            logits = torch.nn.functional.interpolate(
-                logits, scale_factor=float(self.stride), mode="bilinear", align_corners=False
-            )
+        logits: Tensor = self.head(torch.cat([self.network(seen), seen], 1))
         logits = logits[:, :, :rows, :columns]
         return logits if every else logits[:, :1]
 
@@ -217,6 +194,10 @@ class Segmenter(HubModel):
         wanted = encoder.model if self.arguments["encoder"].startswith("tu-") else encoder
         found = self._published() if weights == "imagenet" else _read(Path(weights))
         state = wanted.state_dict()
+        first = next(iter(state))
+        if first in found and found[first].ndim == 4 and found[first].shape[1] == 3 != len(self.views):
+            # As timm does for other numbers of channels: the colours again and again, scaled.
+            found[first] = adapt_input_conv(len(self.views), found[first])
         wrong = [
             name for name, value in state.items() if name not in found or found[name].shape != value.shape
         ]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from atomvision_hub.engine.data import Rows, Source, open_image, open_source
 from atomvision_hub.engine.loop import batch_indices, gather_rows, share, steps_per_epoch
 from atomvision_hub.engine.scenes import Chance, Conditions, Scenes, draw
 from atomvision_hub.errors import UsageError
-from atomvision_hub.models.segmenter import View
+from atomvision_hub.models.views import View
 
 Positive = Annotated[float, Field(gt=0)]
 #: Columns of a dataset that images, masks and vacancies are made of.
@@ -70,7 +70,7 @@ class SegmenterModel(Section):
     encoder: str = "tu-efficientnet_lite0"
     depth: int = Field(4, ge=3, le=5)
     decoder_channels: tuple[int, ...] = (128, 80, 40, 16)
-    views: tuple[View, ...] = get_args(View)
+    views: tuple[View, ...] = ("root", "log", "restored_8", "restored_20", "restored_40")
     stride: Literal[1, 2, 4] = 1
     encoder_weights: str | None = None
 
