@@ -15,6 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from atomvision_hub._files import atomic_path
+from atomvision_hub.analysis.atom_scores import true_columns
+from atomvision_hub.analysis.atoms import RESOLVABLE_DISTANCE, RESOLVABLE_PEAK
 from atomvision_hub.engine.data import Source
 from atomvision_hub.engine.loop import gather_rows
 from atomvision_hub.engine.scenes import Scenes
@@ -36,6 +38,8 @@ TYPICAL = 500.0
 ZOOMS = (0.5, 0.7, 1.0, 1.4, 2.0)
 TURNS = (0.0, 15.0, 30.0, 45.0)
 MISSING = (0.0, 0.01, 0.03, 0.1)
+#: Shares of an image's columns that can be resolved, edges of the table's rows; the last one is "all".
+SHARES = (0.0, 0.25, 0.5, 0.9, 1.0, 1.1)
 #: Contrast of an atom relative to the brightest one of its image; 1/255 is one grey level.
 CONTRASTS = (1 / 255, 4 / 255, 16 / 255, 64 / 255)
 #: The paper's pixel accuracy (its U-Net, its materials and noise-free images).
@@ -199,7 +203,13 @@ def judge_test(judge: Judge, source: Source) -> dict[str, Any]:
                 "note": "structure prototypes that training never saw, noise-free",
             }
     doses, curve = _dose_table(judge, (ours, otsu))
-    tables = [doses, _radius_table(judge, ours, otsu), _contrast_table(judge, ours), *_robustness(judge)]
+    tables = [
+        doses,
+        _radius_table(judge, ours, otsu),
+        _resolvable_table(judge, columns, ours, otsu),
+        _contrast_table(judge, ours),
+        *_robustness(judge),
+    ]
     return {"test": test, "tables": tables, "doses": curve}
 
 
@@ -248,6 +258,39 @@ def _radius_table(judge: Judge, ours: Outcomes, otsu: Outcomes) -> dict[str, Any
             for index in order
         ],
         "note": "Noise-free. One network learned all radii at once, one output each; the same threshold.",
+    }
+
+
+def _resolvable_table(
+    judge: Judge, columns: Mapping[str, Any], ours: Outcomes, otsu: Outcomes
+) -> dict[str, Any]:
+    """Return the table of images by how many of their columns can be told apart at all."""
+    share = np.ones(len(ours))
+    for group in judge.scenes:
+        for row in group.rows.tolist():
+            found = true_columns(
+                columns["atoms"][row],
+                group.shape,
+                tuple(columns["pixel_size"][row]),
+                columns["z_exponent"][row],
+            )
+            if found.inside.any():
+                share[row] = found.resolvable[found.inside].mean()
+    rows = []
+    for low, high in itertools.pairwise(SHARES):
+        chosen = (share >= low) & (share < high)
+        if chosen.any():
+            name = "all" if low >= 1 else f"{100 * low:g} % to {100 * high:g} %"
+            ratio = float((ours[chosen, 0, 0] + ours[chosen, 0, 2]).sum() / ours[:, 0][:, [0, 2]].sum())
+            scores = [*_scores(ours[chosen, 0]), *_scores(otsu[chosen, 0])]
+            rows.append([name, int(chosen.sum()), _percent(ratio), *scores])
+    return {
+        "title": "What limits it: columns too near or too faint to be seen",
+        "columns": ["columns of the image that can be resolved", "n", "share of mask", *_COLUMNS],
+        "rows": rows,
+        "note": f"Noise-free. Resolvable: nearest column at least {RESOLVABLE_DISTANCE} Å away, peak at "
+        f"least {100 * RESOLVABLE_PEAK:g} % of the brightest. Where disks of several atoms hide under one blob the "
+        "image does not tell their outline.",
     }
 
 
