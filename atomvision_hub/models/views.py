@@ -21,8 +21,8 @@ _ITERATIONS: dict[str, int] = {"restored_8": 8, "restored_20": 20, "restored_40"
 WIDTH = 4.8
 #: Nothing is divided by less than this part of the mean intensity.
 _LEAST = 1e-6
-#: Blurring by dense matrices is the faster way for images up to this size.
-_DENSE = 320
+#: Rows that one product of the blur makes.
+_BLOCK = 96
 
 
 def look_at(images: Tensor, views: Sequence[View], *, width: float = WIDTH) -> Tensor:
@@ -113,25 +113,42 @@ def restore(images: Tensor, width: float, iterations: Sequence[int]) -> Tensor:
 def _blurs(
     rows: int, columns: int, half: int, width: float, like: Tensor
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return the blur from a margin of `half` pixels around the image into the image, and its adjoint."""
+    """Return the blur from a margin of `half` pixels around the image into the image, and its adjoint.
+
+    Both are products with banded matrices, one block of `_BLOCK` rows after the other: several times as fast
+    on a CPU as convolutions, and free of the zeros of the whole matrix.
+    """
     places = torch.arange(-half, half + 1, device=like.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (places / width).square())
     kernel = kernel / kernel.sum()
-    if max(rows, columns) > _DENSE:
-        across, down = kernel.view(1, 1, 1, -1), kernel.view(1, 1, -1, 1)
-        convolve, spread = torch.nn.functional.conv2d, torch.nn.functional.conv_transpose2d
-        return (
-            lambda values: convolve(convolve(values, across), down),
-            lambda values: spread(spread(values, across), down),
-        )
-    top, right = (_banded(kernel, size) for size in (rows, columns))
-    return lambda values: top @ values @ right.T, lambda values: top.T @ values @ right
+    size = min(_BLOCK, max(rows, columns))
+    index = torch.arange(size, device=like.device)[:, None] + torch.arange(len(kernel), device=like.device)
+    band = torch.zeros(size, size + 2 * half, device=like.device)
+    band.scatter_(1, index, kernel.expand(size, -1).clone())
+
+    def along_columns(values: Tensor, length: int) -> Tensor:
+        parts = [
+            band[:count, : count + 2 * half] @ values[:, :, first : first + count + 2 * half]
+            for first, count in _blocks(length)
+        ]
+        return torch.cat(parts, 2)
+
+    def back_along_columns(values: Tensor, length: int) -> Tensor:
+        wide = values.new_zeros(*values.shape[:2], length + 2 * half, values.shape[3])
+        for first, count in _blocks(length):
+            part = band[:count, : count + 2 * half].T @ values[:, :, first : first + count]
+            wide[:, :, first : first + count + 2 * half] += part
+        return wide
+
+    def blur(values: Tensor) -> Tensor:
+        return along_columns(along_columns(values, rows).mT, columns).mT
+
+    def back(values: Tensor) -> Tensor:
+        return back_along_columns(back_along_columns(values, rows).mT, columns).mT
+
+    return blur, back
 
 
-def _banded(kernel: Tensor, size: int) -> Tensor:
-    """Return the matrix [size, size + len(kernel) - 1] that convolves a column with a kernel."""
-    wide = len(kernel)
-    matrix = kernel.new_zeros(size, size + wide - 1)
-    places = torch.arange(size, device=kernel.device)[:, None]
-    matrix.scatter_(1, places + torch.arange(wide, device=kernel.device), kernel.expand(size, wide).clone())
-    return matrix
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """Return first row and number of rows of each block."""
+    return [(first, min(_BLOCK, length - first)) for first in range(0, length, _BLOCK)]

@@ -289,8 +289,8 @@ def _resolvable_table(
         "columns": ["columns of the image that can be resolved", "n", "share of mask", *_COLUMNS],
         "rows": rows,
         "note": f"Noise-free. Resolvable: nearest column at least {RESOLVABLE_DISTANCE} Å away, peak at "
-        f"least {100 * RESOLVABLE_PEAK:g} % of the brightest. Where disks of several atoms hide under one blob the "
-        "image does not tell their outline.",
+        f"least {100 * RESOLVABLE_PEAK:g} % of the brightest. Where several disks hide under one blob "
+        "the image does not tell their outline.",
     }
 
 
