@@ -60,10 +60,12 @@ def main() -> None:
     calibration = crops.calibration(source)
     known = calibration | {"mask_radii": list(radii), "normalisation": "per image, inside the network"}
     model = Segmenter(
-        **network.model_dump(exclude={"encoder_weights"}), outputs=max(1, len(radii)), known=known
+        **network.model_dump(exclude={"encoder_weights", "start"}), outputs=max(1, len(radii)), known=known
     )
     start = "from scratch"
-    if network.encoder_weights is not None:
+    if network.start is not None:
+        start = "from " + model.load_trained(network.start)
+    elif network.encoder_weights is not None:
         start = "from an encoder pretrained on " + model.load_encoder(network.encoder_weights)
 
     batches = Batches(train, crops, radii, settings, accelerator)

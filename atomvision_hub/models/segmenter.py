@@ -210,6 +210,29 @@ class Segmenter(HubModel):
         wanted.load_state_dict({name: found[name] for name in state})
         return f"ImageNet ({weights if weights == 'imagenet' else Path(weights).name})"
 
+    def load_trained(self, segmenter: str) -> str:
+        """Start from the weights of a trained segmenter of the same shape; return in words which.
+
+        Parameters
+        ----------
+        segmenter
+            Folder or Hub id, as of `from_pretrained`.
+
+        Raises
+        ------
+        UsageError
+            When it has other arguments.
+        """
+        other = Segmenter.from_pretrained(segmenter)
+        if other.arguments != self.arguments:
+            name = next(key for key, value in self.arguments.items() if other.arguments.get(key) != value)
+            raise UsageError(
+                f"{segmenter} has {name}={other.arguments.get(name)}, not {self.arguments[name]}; "
+                f"set model.{name} or go on from another"
+            )
+        self.load_state_dict(other.state_dict())
+        return f"a trained segmenter ({Path(segmenter).name})"
+
     def _published(self) -> dict[str, Tensor]:
         name = self.arguments["encoder"]
         try:

@@ -47,7 +47,12 @@ def look_at(images: Tensor, views: Sequence[View], *, width: float = WIDTH) -> T
     Tensor
         float32 [batch, len(views), row, column].
     """
-    values = images.float()
+    # Half precision would ruin the iterations, and autocast takes it for products of matrices.
+    with torch.autocast(images.device.type, enabled=False):
+        return _look_at(images.float(), views, width)
+
+
+def _look_at(values: Tensor, views: Sequence[View], width: float) -> Tensor:
     above = values - values.amin((2, 3), keepdim=True)
     ratio = above / above.mean((2, 3), keepdim=True).clamp(min=1e-12)
     scales = {"linear": ratio, "root": ratio.sqrt(), "log": torch.log1p(_LOG_GAIN * ratio)}

@@ -65,6 +65,8 @@ class SegmenterModel(Section):
         As of `models.segmenter.Segmenter`.
     encoder_weights
         ``imagenet`` (published ones, from the network), a safetensors file, or null for a start from scratch.
+    start
+        Folder or Hub id of a trained segmenter of the same shape to go on from, instead.
     """
 
     encoder: str = "tu-efficientnet_lite0"
@@ -73,6 +75,7 @@ class SegmenterModel(Section):
     views: tuple[View, ...] = ("root", "log", "restored_8", "restored_20", "restored_40")
     stride: Literal[1, 2, 4] = 1
     encoder_weights: str | None = None
+    start: str | None = None
 
 
 class SegmenterTraining(LoopConfig):
@@ -133,7 +136,7 @@ class SegmenterConfig(RunConfig):
 
     def tiny(self) -> Self:
         """Return the tiny twin: a narrow decoder, no pretrained weights, two epochs, a few dozen rows."""
-        small = {"encoder_weights": None, "depth": 3, "decoder_channels": (16, 16, 8)}
+        small = {"encoder_weights": None, "start": None, "depth": 3, "decoder_channels": (16, 16, 8)}
         loop = {"epochs": 2, "batch_size": 8, "crop": 64, "validation_rows": 4, "robustness_rows": 2}
         return self.model_copy(
             update={
