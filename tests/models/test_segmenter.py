@@ -1,4 +1,4 @@
-"""Segmenter: any size and scale, three views, pretrained encoders from a file, clear mistakes."""
+"""Segmenter: any size and scale, views, restored ones too, pretrained weights from a file, clear mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models import Segmenter, load_model
-from atomvision_hub.models.segmenter import look_at
+from atomvision_hub.models.views import WIDTH, look_at, restore
 
 SMALL = {"encoder": "tu-efficientnet_lite0", "depth": 3, "decoder_channels": (16, 8, 8)}
 
@@ -33,8 +33,64 @@ def test_any_size_gives_as_many_pixels(model: Segmenter, shape: tuple[int, int])
 def test_padding_changes_no_whole_tile(model: Segmenter) -> None:
     """An image of the network's own multiple goes through without any padding."""
     images = torch.rand(1, 1, 64, 64)
-    direct = model.network(look_at(images, model.views))[:, :1]
+    seen = look_at(images, model.views)
+    direct = model.head(torch.cat([model.network(seen), seen], 1))[:, :1]
     assert torch.equal(model(images), direct)
+
+
+def _blobs(places: list[tuple[float, float, float]], side: int = 64) -> torch.Tensor:
+    """Return atoms (x, y, weight) of the profile that is undone."""
+    grid = torch.arange(side).float()
+    parts = [
+        weight
+        * torch.exp(-0.5 * ((grid - y) / WIDTH) ** 2)[:, None]
+        * torch.exp(-0.5 * ((grid - x) / WIDTH) ** 2)
+        for x, y, weight in places
+    ]
+    return sum(parts, torch.zeros(side, side))[None, None]
+
+
+def test_restoring_parts_atoms_that_the_probe_merges() -> None:
+    image = _blobs([(27, 32, 1.0), (37, 32, 1.0)])
+    assert image[0, 0, 32, 32] > image[0, 0, 32, 27]  # one maximum, between the two
+    restored = restore(image / image.mean(), WIDTH, [8, 40])
+    assert restored.shape == (1, 2, 64, 64)
+    last = restored[0, 1, 32]
+    assert last[32] < 0.5 * last[26:29].max()
+    assert int(last[:32].argmax()) in (26, 27, 28)
+
+
+def test_restoring_keeps_faint_atoms_beside_strong_ones() -> None:
+    image = _blobs([(24, 32, 1.0), (38, 32, 0.05)])
+    restored = restore(image / image.mean(), WIDTH, [40])[0, 0, 32]
+    assert int(restored[33:44].argmax()) + 33 in (37, 38, 39)
+
+
+@pytest.mark.parametrize("side", [96, 97, 250])
+def test_restoring_in_blocks_is_the_same_as_in_one(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(1, 1, side, 40)
+    blocks = restore(images, 2.4, [5])
+    monkeypatch.setattr("atomvision_hub.models.views._BLOCK", 1000)
+    torch.testing.assert_close(blocks, restore(images, 2.4, [5]), rtol=1e-4, atol=1e-5)
+
+
+def test_restored_views_do_not_depend_on_autocast() -> None:
+    images = torch.rand(1, 1, 64, 64)
+    exact = look_at(images, ("restored_40",))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(look_at(images, ("restored_40",)), exact)
+
+
+def test_training_goes_on_from_a_trained_segmenter(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    trained = Segmenter(**SMALL)
+    trained.save_pretrained(tmp_path / "trained")
+    model = Segmenter(**SMALL)
+    assert "trained" in model.load_trained(str(tmp_path / "trained"))
+    images = torch.rand(1, 1, 32, 32)
+    assert torch.equal(model.eval()(images), trained.eval()(images))
+    with pytest.raises(UsageError, match="stride=1, not 2"):
+        Segmenter(**SMALL, stride=2).load_trained(str(tmp_path / "trained"))
 
 
 def test_gain_and_offset_do_not_matter(model: Segmenter) -> None:
@@ -101,12 +157,19 @@ def test_encoder_starts_from_a_file(tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = timm.create_model("efficientnet_lite0").state_dict()
     save_file(weights, tmp_path / "lite0.safetensors")
-    model = Segmenter(**SMALL)
+    model = Segmenter(**SMALL, views=("linear", "root", "log"))
     assert "lite0.safetensors" in model.load_encoder(str(tmp_path / "lite0.safetensors"))
     ours = model.network.encoder.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in ours.items())
-    with pytest.raises(AtomVisionError, match="holds no weights of tu-efficientnet_lite0 with 1 channels"):
-        Segmenter(**SMALL, views=("log",)).load_encoder(str(tmp_path / "lite0.safetensors"))
+    # Other numbers of views: the colours again and again, scaled.
+    five = Segmenter(**SMALL)
+    five.load_encoder(str(tmp_path / "lite0.safetensors"))
+    stem = five.network.encoder.model.conv_stem.weight
+    torch.testing.assert_close(stem[:, 3], weights["conv_stem.weight"][:, 0] * 3 / 5)
+    with pytest.raises(AtomVisionError, match="holds no weights of tu-efficientnet_lite1 with 5 channels"):
+        Segmenter(**(SMALL | {"encoder": "tu-efficientnet_lite1"})).load_encoder(
+            str(tmp_path / "lite0.safetensors")
+        )
 
 
 def test_encoder_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
