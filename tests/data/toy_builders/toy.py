@@ -38,6 +38,19 @@ class ToyConfig(engine.BuilderConfig):
     side: int = 16
     delay: float = 0.0
     refuse_all: bool = False
+    hold_after: int = 0
+    release: str = ""
+
+
+_asked = 0
+
+
+def hold(config: ToyConfig) -> None:
+    """Make no more than `hold_after` rows in a process until the file `release` is there."""
+    global _asked
+    _asked += 1
+    while config.release and _asked > config.hold_after and not Path(config.release).exists():
+        time.sleep(0.01)
 
 
 class Numbers(engine.Inputs):
@@ -92,6 +105,7 @@ class Toy(engine.DatasetBuilder):
     def rows(self, inputs: Numbers, identifier: str, config: ToyConfig, seed: int) -> list[Record]:
         number = int(identifier[1:])
         time.sleep(config.delay)
+        hold(config)
         if config.side == -666:  # what the kernel does when memory runs out
             os.kill(os.getpid(), signal.SIGKILL)
         if number % 10 == 7 or config.refuse_all:
