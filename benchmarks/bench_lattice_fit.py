@@ -117,7 +117,8 @@ def figures(rows: list[Row], sets: Sequence[ConformalSets], without: Array, most
     scores = np.array([row["score"] for row in rows])
     wrong = [row for row in clear if row["class"] != row["label"]]
     keys = ("id", "pose", "label", "class", "lattice", "area", "margin", "pixel_size", "p")
-    return summary(answers(rows), sets) | {
+    found: dict[str, Any] = summary(answers(rows), sets)
+    return found | {
         "lattice_right": share(np.array([row["lattice"] for row in clear]), formulas),
         "cell_within_bars": share(np.array([row["cell"] for row in clear]), formulas),
         "most_frequent_class": share(np.array([row["label"] == most for row in clear]), formulas),
