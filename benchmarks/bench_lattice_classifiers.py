@@ -336,7 +336,7 @@ def main() -> None:
         name: told(learned, validation, name, dict.fromkeys(learned, 1), options.cache, "validation")
         for name in ("ideal", "typical")
     }
-    joint = {name: Told.join([calibration["ideal"][name], calibration["typical"][name]]) for name in methods}
+    joint = {name: Told.join([calibration["ideal"][name], calibration["typical"][name]]) for name in learned}
     truth = answers(validation, joint["fit"])
     judge = learn_judge(joint["fit"], joint["network"], truth.labels, truth.margins >= 0.015)
     for found in calibration.values():
