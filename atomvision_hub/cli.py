@@ -342,7 +342,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files: PNG, TIFF, JPEG.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Model folder or Hub id; without it the small classifier that ships here."),
+        typer.Option(help="Model folder or Hub id; without it the lattice network that ships here."),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(min=1e-6, help="Å/px, if known.")] = None,
     as_json: JsonLinesOption = False,

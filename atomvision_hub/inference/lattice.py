@@ -16,7 +16,7 @@ from PIL import Image
 
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference.files import read_image
-from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
+from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, DEFAULT_LATTICE, pretrained_folder
 
 #: How far outside the views of its training a model is still asked.
 TOLERANCE = 0.1
@@ -67,7 +67,7 @@ def predict(
         File (PNG, TIFF, JPEG), Pillow image, or array [row, column] of any number type; 16-bit and
         float values are scaled from smallest to largest.
     model
-        Folder or Hub id of a classifier; by default the small one that ships with the package.
+        Folder or Hub id of a classifier; by default the lattice network that ships with the package.
     pixel_size
         Å/px, if known: of a wider view than the model learned the centre is taken. Without it the image is
         answered as it is, marked uncalibrated.
@@ -84,7 +84,7 @@ def predict(
     """
     opened = read_image(image)
     network, processor = _load(
-        str(model) if model is not None else str(pretrained_folder(DEFAULT_CLASSIFIER))
+        str(model) if model is not None else str(pretrained_folder(DEFAULT_LATTICE))
     )
     known = getattr(network.config, "atomvision", None) or {}
     input_size = _input_size(processor)
@@ -96,7 +96,7 @@ def predict(
     return Prediction(
         label=names[int(np.argmax(chances))],
         probabilities=dict(zip(names, chances, strict=True)),
-        model=Path(model).name if model is not None else DEFAULT_CLASSIFIER,
+        model=Path(model).name if model is not None else DEFAULT_LATTICE,
         calibrated=calibrated,
         warnings=tuple(warnings),
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from atomvision_hub import load_structures, simulate_stem
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference import predict
-from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
+from atomvision_hub.models.pretrained import DEFAULT_LATTICE, pretrained_folder
 from atomvision_hub.structures import flat_layer
 from atomvision_hub.structures.record import LATTICES
 
@@ -120,12 +120,12 @@ def test_wrong_input_is_one_line(
 
 
 def test_shipped_classifier_answers_offline() -> None:
-    folder = pretrained_folder(DEFAULT_CLASSIFIER)
+    folder = pretrained_folder(DEFAULT_LATTICE)
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.json", "model.safetensors", "README.md", "facts.json"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
     answer = predict(view("MoS2", (256, 256)), pixel_size=0.1)
     assert tuple(answer.probabilities) == LATTICES
     assert sum(answer.probabilities.values()) == pytest.approx(1)
-    assert answer.model == DEFAULT_CLASSIFIER
+    assert answer.model == DEFAULT_LATTICE
     assert answer.calibrated

@@ -56,6 +56,10 @@ class AtomTable:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"AtomTable({len(self)} columns in {rows} x {columns} px)"
+
     def positions(self) -> Array:
         """Return the centres (x, y) in Å, or in pixels where no pixel size is known, shape (n, 2)."""
         dy, dx = self.pixel_size or (1.0, 1.0)
