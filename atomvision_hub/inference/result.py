@@ -206,7 +206,7 @@ class Analysis:
     def __repr__(self) -> str:
         of = "" if self.file is None else f" of {self.file}"
         told = "no lattice" if self.lattice is None else f"{self.lattice.label} lattice"
-        return f"Analysis({len(self.atoms)} columns{of}, {told}; .atoms, .parameters, .spectrum, .to_dict(), ...)"
+        return f"Analysis({len(self.atoms)} columns{of}, {told}; .atoms, .parameters, .to_dict(), ...)"
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the columns of atoms, one list for each of `ATOM_COLUMNS`; what is not known is ``None``."""
