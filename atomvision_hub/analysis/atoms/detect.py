@@ -29,8 +29,8 @@ RESOLVABLE_DISTANCE, RESOLVABLE_PEAK = 1.2, 0.05  # Å, relative height
 
 _FAINT = 0.3  # peaks of the sharpened image down to this part of the threshold are tried in the fit
 _APART = 1.3  # widths; of two peaks closer than this only the brighter stays in the fit
-_APART_NOISY = 1.5  # the same where noise makes shoulders
 _CLEAR = 30.0  # brightest column over the standard error of a height: enough to tell the width in noise
+_WIDER = 1.02  # a width is too small when places that noise drew hide this much of it
 _SNR = 5.0  # detection threshold: amplitude over its standard error; more is told by the confidence
 
 
@@ -116,14 +116,17 @@ def detect_atoms(
         keep = height > np.maximum(_FAINT * lowest, _SNR * noise.error(x, y))
         fit.add(x[keep], y[keep], height[keep])
         fit.run(last=not width_known and steps is None)  # a guessed width comes first
-        _shoulders(fit, noise, sharp, grid.sigma, lowest, error, clean=clean)
+        _shoulders(fit, noise, sharp, grid.sigma, lowest, error)
         if not clean and brightest > _CLEAR * error:
-            # Noise drew places that the fit now uses to make up for a width that is wrong. Without them it
-            # finds the width, and at the right width the rest shows what is there.
-            fit.drop(np.maximum(lowest, _SNR * noise.error(fit.x, fit.y)), MERGED)
-            fit.run(last=True, free=True)
-            _shoulders(fit, noise, sharp, grid.sigma, lowest, error, clean=clean)
-        fit.drop(np.maximum(lowest, _SNR * noise.error(fit.x, fit.y)), _APART if clean else _APART_NOISY)
+            # Noise drew places that make up for a width that is too small. Without them the fit finds the
+            # width, and at the right width the rest shows what is there.
+            wider = fit.copy()
+            wider.drop(np.maximum(lowest, _SNR * noise.error(wider.x, wider.y)), MERGED)
+            wider.run(last=True, free=True)
+            if wider.scale > _WIDER * fit.scale:
+                fit = wider
+                _shoulders(fit, noise, sharp, grid.sigma, lowest, error)
+        fit.drop(np.maximum(lowest, _SNR * noise.error(fit.x, fit.y)), _APART)
         fit.run(last=True)
         fit.drop(np.maximum(lowest, _SNR * noise.error(fit.x, fit.y)), MERGED)
         # Noise that pixels share, and texture, show in what is left, not in differences of pixels.
@@ -149,16 +152,12 @@ def _shoulders(
     sigma: tuple[float, float],
     lowest: float,
     error: float,
-    *,
-    clean: bool,
 ) -> None:
     """Add what the fit leaves of the image and looks like columns: shoulders of brighter ones, faint ones."""
     left = curved(fit.rest(), sigma)
     x, y = maxima(left, sigma, 0.7 * max(lowest, _SNR * error))
     height = left[nearest_pixels(x, y)].astype(float)
-    keep = height > 0.7 * _SNR * noise.error(x, y)
-    if clean:
-        keep &= ~hollow(sharp, x, y)
+    keep = (height > 0.7 * _SNR * noise.error(x, y)) & ~hollow(sharp, x, y)
     if keep.any():
         fit.add(x[keep], y[keep], height[keep])
         fit.run()

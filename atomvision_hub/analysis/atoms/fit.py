@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
@@ -35,6 +37,10 @@ class Fit:
         self.image, self.sigma, self.background = image, sigma, 0.0
         self.first, self.scale, self.refine = sigma, 1.0, refine
         self.x = self.y = self.height = np.zeros(0)
+
+    def copy(self) -> Fit:
+        """Return a fit of the same image that goes its own way."""
+        return copy.copy(self)
 
     def add(self, x: Array, y: Array, height: Array) -> None:
         """Put in more peaks, at places (px) and with heights to start from."""
