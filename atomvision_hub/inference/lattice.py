@@ -83,9 +83,7 @@ def predict(
         coarser than what the model learned.
     """
     opened = read_image(image)
-    network, processor = _load(
-        str(model) if model is not None else str(pretrained_folder(DEFAULT_LATTICE))
-    )
+    network, processor = _load(str(model) if model is not None else str(pretrained_folder(DEFAULT_LATTICE)))
     known = getattr(network.config, "atomvision", None) or {}
     input_size = _input_size(processor)
     opened, calibrated, warnings = _calibrate(opened, pixel_size, known, input_size)
