@@ -179,6 +179,8 @@ def fit_lattice(
             raise AnalysisError(f"{name} is {value}; give a number from 0, or leave it out")
     scale = np.array((1.0, 1.0) if size is None else size[::-1])
     allowed = TOLERANCE if tolerance is None and size is not None else tolerance
+    # The same numbers whatever the unit: single precision comes after this.
+    grey = (grey - grey.min()) / max(float(np.ptp(grey)), 1e-300)
     found = find_lattice(grey, None if allowed is None else allowed / float(scale.mean()), _rounding(grey))
     if distortion is None:
         distortion = DISTORTION if found is not None and found.scanned else 0.0

@@ -6,6 +6,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 _HOME = Path(__file__).resolve().parents[1] / "hub" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("hub_fixtures", _HOME)
 assert _SPEC is not None
@@ -16,4 +18,9 @@ _SPEC.loader.exec_module(_FIXTURES)
 
 _server = _FIXTURES._server
 hub = _FIXTURES.hub
-WRITE = _FIXTURES.WRITE
+
+
+@pytest.fixture
+def hub_token() -> str:
+    """A token that may write."""
+    return str(_FIXTURES.WRITE)

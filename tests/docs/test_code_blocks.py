@@ -63,12 +63,10 @@ def test_blocks_marked_as_tested_run_in_their_order(
     (tmp_path / "training").symlink_to(ROOT / "training")
     environment = _environment()
     if any(block.mode == "hub" for block in BLOCKS[page]):
-        from conftest import WRITE
-
         hub = request.getfixturevalue("hub")
         environment = _environment(
             HF_ENDPOINT=hub.url,
-            HF_TOKEN=WRITE,
+            HF_TOKEN=request.getfixturevalue("hub_token"),
             HF_HOME=str(tmp_path / "home"),
             HF_HUB_DISABLE_XET="1",
             HF_HUB_OFFLINE="0",

@@ -26,7 +26,8 @@ def test_round_trip_through_transformers(architecture: str, tmp_path: Path) -> N
     model.eval().save_pretrained(tmp_path)
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
     images = torch.rand(2, 3, 64, 64)
-    assert torch.equal(model(images).logits, loaded(images).logits)
+    # Kernels may differ in the last bit from call to call.
+    torch.testing.assert_close(model(images).logits, loaded(images).logits, rtol=1e-5, atol=1e-6)
     assert loaded.config.id2label == dict(enumerate(LABELS))
     assert loaded.config.atomvision == {"x": [1, 2]}
     processor = AutoImageProcessor.from_pretrained(tmp_path)

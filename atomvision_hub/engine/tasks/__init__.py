@@ -14,6 +14,7 @@ TASKS = {
     "alignn": "AlignnConfig",
     "srgan": "SrganConfig",
     "autoencoder": "AutoencoderConfig",
+    "lattice": "LatticeRunConfig",
 }
 
 
