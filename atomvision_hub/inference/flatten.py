@@ -16,7 +16,7 @@ _CLIP, _FAR = 0.1, 2.0
 _WEAKEST = 0.3
 
 
-def flattened(values: npt.NDArray[np.number]) -> Array:
+def flattened(values: npt.NDArray[np.number], least: float = 0.0) -> Array:
     """Return an image whose mean is zero and whose contrast is even all over.
 
     A Gaussian mean is subtracted, and what is left is divided by its local root mean square. Both are over a
@@ -26,12 +26,15 @@ def flattened(values: npt.NDArray[np.number]) -> Array:
     ----------
     values
         Finite grey levels [row, column].
+    least
+        Smallest standard deviation of the Gaussian mean in pixels: in a view of few columns a sixteenth of
+        the side would be less than a column.
     """
     low, high = np.percentile(values, (_CLIP, 100 - _CLIP), method="nearest")
     if low == high:
         low, high = values.min(), values.max()
     even = np.clip(values, low, high).astype(np.float64)
-    sigma = GROUND * min(even.shape)
+    sigma = max(GROUND * min(even.shape), least)
     even -= blurred(even, sigma)
     limit = _FAR * float(np.percentile(np.abs(even), 99))
     if limit > 0:

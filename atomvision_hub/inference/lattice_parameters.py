@@ -43,6 +43,8 @@ _MOST = (5, 9)
 _LARGEST = 640  # px a side of what is fitted in the end
 _SMALL = 320  # px; up to this the whole image is asked first
 _SHARE = 0.6  # of the squares that show a lattice, those that must agree
+#: The ground is at least this wide (standard deviation, Å): more than a column.
+_GROUND = 1.5
 _FEWEST_PERIODS = 3.0  # of a lattice that no squares bear out
 _WITNESS_PERIODS = 3.0  # of what one square shows; fewer are edges and steps
 _SURE_PERIODS = 4.0  # of a superstructure that the squares do not show
@@ -82,8 +84,9 @@ def measure_lattice(
     distortion
         Relative distortion of the scan.
     """
-    step = _binning(values.shape, min(pixel_size) if pixel_size else apparent)
-    image = _binned(flattened(values), step)
+    scale = min(pixel_size) if pixel_size else apparent
+    step = _binning(values.shape, scale)
+    image = _binned(flattened(values, _GROUND / scale if scale else 0.0), step)
     size = None if pixel_size is None else (pixel_size[0] * step, pixel_size[1] * step)
     search = _Search(image, size, distortion)
     found = search.run()

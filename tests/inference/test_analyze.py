@@ -56,8 +56,8 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         views=("linear",),
         known={"pixel_size": [0.1, 0.1], "field_of_view": [15.0, 30.0], "threshold": 0.5},
     )
-    torch.nn.init.zeros_(model.network.segmentation_head[0].weight)
-    torch.nn.init.constant_(model.network.segmentation_head[0].bias, 4.0)
+    torch.nn.init.zeros_(model.head[2].weight)
+    torch.nn.init.constant_(model.head[2].bias, 4.0)
     model.eval().save_pretrained(folder)
     return folder
 
