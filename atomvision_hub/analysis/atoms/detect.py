@@ -117,7 +117,7 @@ def detect_atoms(
         fit.add(x[keep], y[keep], height[keep])
         fit.run(last=not width_known and steps is None)  # a guessed width comes first
         _shoulders(fit, noise, sharp, grid.sigma, lowest, error)
-        if not clean and brightest > _CLEAR * error:
+        if fit.refine and not clean and brightest > _CLEAR * error:
             # Noise drew places that make up for a width that is too small. Without them the fit finds the
             # width, and at the right width the rest shows what is there.
             wider = fit.copy()
