@@ -1,7 +1,8 @@
 """Code blocks of Markdown pages: what they are, and whether their commands and options exist.
 
 A block after ``<!-- tested: run -->`` is executed, one after ``<!-- tested: hub -->`` against a Hub
-on the loopback interface; every other one is parsed, its names and options are looked up.
+on the loopback interface, one after ``<!-- tested: tiny -->`` likewise, each command with ``--tiny`` and with
+files that are there; every other one is parsed, its names and options are looked up.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PROGRAMS = (
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code, `mode` is ``run``, ``hub`` or ``parse``."""
+    """A block of code, `mode` is ``run``, ``hub``, ``tiny`` or ``parse``."""
 
     page: Path
     line: int
@@ -56,6 +57,18 @@ class Block:
         if self.language == "console":
             return [line[2:] for line in lines if line.startswith("$ ")]
         return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def tiny(command: str) -> str | None:
+    """Return the twin of a command that ends in seconds; None for what asks a network."""
+    command = command.split("  #")[0].split("   #")[0].strip()
+    if "--query" in command:
+        return None
+    command = command.replace("scan.dm4", "scan.tif").replace("ORG/", "atomvision/")
+    command = command.replace("cluster my_dataset", "cluster larger_dataset")
+    slow = command.startswith(("atomvision build", "atomvision train", "accelerate launch"))
+    command = command.replace("accelerate launch", "accelerate launch --quiet --num_processes 1")
+    return f"{command} --tiny" if slow else command
 
 
 def pages() -> list[Path]:
