@@ -51,11 +51,12 @@ class Pairs:
         each = np.arange(count)
         i = np.concatenate([pairs[:, 0], pairs[:, 1], each])
         j = np.concatenate([pairs[:, 1], pairs[:, 0], each])
-        order = np.argsort(i, kind="stable")
+        # A stable sort of short integers is a radix sort, several times as fast.
+        order = np.argsort(i.astype(np.uint16) if count < 2**16 else i, kind="stable")
         i, j = i[order], j[order]
         own = np.flatnonzero(i == j)
         # Of the type that scipy's matrices keep, so that nothing is converted.
-        places = np.tile(np.add.outer(j, np.arange(3) * count).astype(np.int32).ravel(), 3)
+        places = np.tile(np.add.outer(j.astype(np.int32), np.arange(3, dtype=np.int32) * count).ravel(), 3)
         ends = np.zeros(3 * count + 1, np.int32)
         np.cumsum(np.tile(3 * np.bincount(i, minlength=count), 3), out=ends[1:])
         nowhere = np.zeros(0)
