@@ -83,7 +83,8 @@ from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_fold
 name = "atomvision/lattice-classifier"
 push_model(pretrained_folder(DEFAULT_CLASSIFIER), name, tag="v1.0.0")
 answer["pipeline"] = sorted(answers(name))
-answer["same"] = predict(image, name).probabilities == predict(image, pretrained_folder(DEFAULT_CLASSIFIER)).probabilities
+shipped = pretrained_folder(DEFAULT_CLASSIFIER)
+answer["same"] = predict(image, name).probabilities == predict(image, shipped).probabilities
 """,
         token="hf_alicewrites",
     )
