@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atomvision_hub._download import downloaded
 from atomvision_hub._files import write_bytes, write_json, write_text
-from atomvision_hub.errors import AtomVisionError, CrystalError, NetworkNeededError, UsageError
+from atomvision_hub.errors import AtomVisionError, CrystalError, UsageError
 
 NAME = "AI-ImageClass-bravais_class-stem_2d_image-test-acc"
 FILE = "stem_2d_image_bravais_class.json"
@@ -102,33 +103,8 @@ def published_benchmark(path: Path) -> Benchmark:
 
 
 def fetched(path: Path, url: str) -> Path:
-    """Return a file, downloaded where it is absent.
-
-    Raises
-    ------
-    NetworkNeededError
-        When it cannot be.
-    """
-    import requests
-
-    if path.is_file():
-        return path
-    try:
-        with requests.get(url, stream=True, timeout=30) as answer:
-            answer.raise_for_status()
-            content = bytearray()
-            for part in answer.iter_content(2**20):
-                content += part
-                if len(content) > _LARGEST_FILE:
-                    raise AtomVisionError(
-                        f"{url} sends more than {_LARGEST_FILE:,} bytes; look at what it is"
-                    )
-        write_bytes(path, bytes(content))
-    except requests.RequestException:
-        raise NetworkNeededError(
-            f"{path.name} could not be downloaded from {url}; put it into {path.parent}"
-        ) from None
-    return path
+    """Return a file, downloaded where it is absent."""
+    return downloaded(path, url, largest=_LARGEST_FILE, what=path.name)
 
 
 def database_of(identifier: str) -> str:

@@ -13,8 +13,9 @@ import re
 import zipfile
 from pathlib import Path
 
-from atomvision_hub._files import sha256_file, write_bytes
-from atomvision_hub.errors import AtomVisionError, CrystalError, NetworkNeededError
+from atomvision_hub._download import downloaded
+from atomvision_hub._files import sha256_file
+from atomvision_hub.errors import AtomVisionError, CrystalError
 
 #: What jarvis-tools downloads, by the name it gets here: JPEG images and lattice types.
 FILES = {
@@ -48,7 +49,10 @@ class PublishedStm:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = [_fetched(folder / name, url) for name, url in FILES.items()]
+        self.paths = [
+            downloaded(folder / name, url, largest=_LARGEST_FILE, what="jarvis:stm")
+            for name, url in FILES.items()
+        ]
         archive, lattices = self.paths
         try:
             with zipfile.ZipFile(archive) as opened:
@@ -104,27 +108,3 @@ class PublishedStm:
     def version(self) -> str:
         """Return the SHA-256 of both files."""
         return hashlib.sha256("".join(map(sha256_file, self.paths)).encode()).hexdigest()
-
-
-def _fetched(path: Path, url: str) -> Path:
-    """Return a file, downloaded where it is absent."""
-    import requests
-
-    if path.is_file():
-        return path
-    try:
-        with requests.get(url, stream=True, timeout=30) as answer:
-            answer.raise_for_status()
-            content = bytearray()
-            for part in answer.iter_content(2**20):
-                content += part
-                if len(content) > _LARGEST_FILE:
-                    raise AtomVisionError(
-                        f"{url} sends more than {_LARGEST_FILE:,} bytes; look at what it is"
-                    )
-        write_bytes(path, bytes(content))
-    except requests.RequestException:
-        raise NetworkNeededError(
-            f"jarvis:stm could not be downloaded from {url}; put it as {path.name} into {path.parent}"
-        ) from None
-    return path
