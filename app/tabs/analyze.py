@@ -16,13 +16,13 @@ from atomvision_hub import analyze
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference import Analysis
 from atomvision_hub.inference.analysis import first_usable
-from atomvision_hub.microscopy import FORMATS, MicroscopeImage
+from atomvision_hub.microscopy import MicroscopeImage
 from atomvision_hub.microscopy.view import to_view
 from atomvision_hub.reports import analysis_report
 from atomvision_hub.reports.analysis import analysis_pictures
 from atomvision_hub.reports.page import Picture
 from tabs import figures
-from tabs.shared import LIFE, file_stem, guarded, read_upload, say, session_folder
+from tabs.shared import LIFE, file_stem, guarded, micrograph_field, read_upload, say, session_folder
 
 #: Circles beyond this number are drawn smaller, so that the image stays to be seen.
 _MOST_CIRCLES = 4000
@@ -56,12 +56,7 @@ def build(page: gr.Blocks) -> None:
     images = gr.State([], time_to_live=LIFE)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            upload = gr.File(
-                label="Micrograph: PNG, TIFF, DM3, DM4, EMD, SXM, …",
-                file_types=sorted(FORMATS),
-                elem_id="analyze-file",
-                height=150,
-            )
+            upload = micrograph_field("analyze")
             index = gr.Dropdown([], label="Image in the file", visible=False, elem_id="analyze-index")
             calibration = gr.HTML(elem_id="analyze-calibration")
             with gr.Accordion("Calibration", open=False, elem_id="analyze-scale"):

@@ -23,7 +23,7 @@ from typing import Any
 import gradio as gr
 
 from atomvision_hub.errors import AtomVisionError, UsageError
-from atomvision_hub.microscopy import MicroscopeImage, read_images, size_limits
+from atomvision_hub.microscopy import FORMATS, MicroscopeImage, read_images, size_limits
 
 #: What one upload may have, on the disk and unfolded, and what one image may have.
 MAX_MEGABYTES, MAX_UNFOLDED, MAX_PIXELS = 64, 2**28, 2**24
@@ -41,6 +41,16 @@ _log = logging.getLogger("atomvision.app")
 @atexit.register
 def _remove_all() -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
+
+
+def micrograph_field(name: str) -> gr.File:
+    """Return the field that takes a micrograph; its element is ``<name>-file``."""
+    return gr.File(
+        label="Micrograph: PNG, TIFF, DM3, DM4, EMD, SXM, …",
+        file_types=sorted(FORMATS),
+        elem_id=f"{name}-file",
+        height=150,
+    )
 
 
 def read_upload(path: str) -> list[MicroscopeImage]:

@@ -14,10 +14,10 @@ from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference.analysis import first_usable
 from atomvision_hub.inference.restoration import Restored, restore
-from atomvision_hub.microscopy import FORMATS, MicroscopeImage
+from atomvision_hub.microscopy import MicroscopeImage
 from atomvision_hub.microscopy.view import encode_raw, to_view
 from tabs import figures
-from tabs.shared import LIFE, file_stem, guarded, read_upload, session_folder
+from tabs.shared import LIFE, file_stem, guarded, micrograph_field, read_upload, session_folder
 
 #: What a network shows between the pixels comes from what it learned.
 _WARNING = (
@@ -34,12 +34,7 @@ def build(page: gr.Blocks) -> None:
     images = gr.State([], time_to_live=LIFE)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            upload = gr.File(
-                label="Micrograph: PNG, TIFF, DM3, DM4, EMD, SXM, …",
-                file_types=sorted(FORMATS),
-                elem_id="restore-file",
-                height=150,
-            )
+            upload = micrograph_field("restore")
             pixel_size = gr.Number(
                 None,
                 label="Pixel size, Å per pixel",
