@@ -50,15 +50,18 @@ class Equations:
         """Set up the equations for peaks at places (px) in an image of (rows, columns)."""
         count, (rows, columns) = len(x), shape
         # Moments over the part of the image's sides where both Gaussians are: exact at the edges too.
-        x0, x1, x2 = moments(x, near.i, near.dx, sigma[1], columns)
-        y0, y1, y2 = moments(y, near.i, near.dy, sigma[0], rows)
-        hx, xh, xx = x1 - 0.5 * near.dx * x0, x1 + 0.5 * near.dx * x0, x2 - 0.25 * near.dx**2 * x0
-        hy, yh, yy = y1 - 0.5 * near.dy * y0, y1 + 0.5 * near.dy * y0, y2 - 0.25 * near.dy**2 * y0
-        blocks = (x0 * y0, hx * y0, x0 * hy, xh * y0, xx * y0, xh * hy, x0 * yh, hx * yh, x0 * yy)
+        x0, x1, x2 = moments(near.middle_x, sigma[1], columns)
+        y0, y1, y2 = moments(near.middle_y, sigma[0], rows)
+        a, b = 0.5 * near.dx, 0.5 * near.dy
+        ax, by = a * x0, b * y0
+        hx, xh, xx = x1 - ax, x1 + ax, x2 - a * ax
+        hy, yh, yy = (one * near.overlap for one in (y1 - by, y1 + by, y2 - b * by))
+        y0 *= near.overlap
+        pairs = ((x0, y0), (hx, y0), (x0, hy), (xh, y0), (xx, y0), (xh, hy), (x0, yh), (hx, yh), (x0, yy))
         # Rows of one peak have their entries in the same places: the matrix is written as it is stored.
         values = np.empty((3, len(near.i), 3))
-        for k, block in enumerate(blocks):
-            np.multiply(block, near.overlap, out=values[k // 3, :, k % 3])
+        for k, (of_x, of_y) in enumerate(pairs):
+            np.multiply(of_x, of_y, out=values[k // 3, :, k % 3])
         for k in range(3):
             values[k, near.own, k] = np.maximum(values[k, near.own, k], 1e-6) * (1 + _DAMPING)
         diagonal = np.concatenate([values[k, near.own, k] for k in range(3)])
@@ -116,8 +119,8 @@ class Equations:
 def _conjugate_gradients(times: Callable[[Array], Array], diagonal: Array, wanted: Array) -> Array:
     """Solve a few steps' worth of equations whose matrix only `times` knows, preconditioned by `diagonal`."""
     step, rest = np.zeros(len(wanted)), wanted
-    search = fresh = rest / diagonal
-    norm = first = float(rest @ fresh)
+    search = rest / diagonal
+    norm = first = float(rest @ search)
     for _ in range(_INNER):
         if norm <= 1e-4 * first:
             break
@@ -127,8 +130,10 @@ def _conjugate_gradients(times: Callable[[Array], Array], diagonal: Array, wante
             break
         length = norm / curvature
         step += length * search
-        rest = rest - length * image
+        image *= length
+        rest = rest - image
         fresh = rest / diagonal
         norm, old = float(rest @ fresh), norm
-        search = fresh + norm / old * search
+        search *= norm / old
+        search += fresh
     return step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +67,12 @@ class Fit:
             error = window.cut(window.rest())
             along = np.einsum("nvu,nu->nv", error, window.profile_x)
             across = np.einsum("nvu,nv->nu", error, window.profile_y)
+            along *= window.profile_y
+            across *= window.profile_x
             raw = (
-                np.einsum("nv,nv->n", along, window.profile_y),
-                np.einsum("nu,nu,nu->n", across, window.profile_x, window.p),
-                np.einsum("nv,nv,nv->n", along, window.profile_y, window.q),
+                along.sum(axis=1),
+                np.einsum("nu,nu->n", across, window.p),
+                np.einsum("nv,nv->n", along, window.q),
             )
             # Peaks move little in a pass: who touches whom is looked up once.
             near = Pairs.of(self._scaled()) if near is None else near.moved(self._scaled())
@@ -78,12 +81,12 @@ class Fit:
             gradient, growth = np.concatenate(raw).astype(float) / area, 0.0
             if self.refine:
                 # The width's own direction, without what the heights can do: h g (p² + q² - 1).
-                squares = np.einsum("nu,nu,nu->n", across, window.profile_x, window.p**2)
-                squares += np.einsum("nv,nv,nv->n", along, window.profile_y, window.q**2)
+                squares = np.einsum("nu,nu->n", across, window.p * window.p)
+                squares += np.einsum("nv,nv->n", along, window.q * window.q)
                 widening = float((self.height * (squares - raw[0])).sum()) / area
             if self.refine and free:
                 step, full = equations.solve_with_width(gradient, widening, self.height)
-                growth = float(np.clip(full, -_FASTEST, _FASTEST))
+                growth = _clipped(full, -_FASTEST, _FASTEST)
                 step *= growth / full if full else 1.0
             else:
                 step = equations.solve(gradient)
@@ -92,27 +95,27 @@ class Fit:
                 # Heights follow the width and slow it down: the rest of a geometric series (Aitken 1926).
                 ratio = growth / before if before else 0.0
                 before = growth
-                growth = float(np.clip(growth / (1 - min(max(ratio, 0.0), 0.75)), -_FASTEST, _FASTEST))
+                growth = _clipped(growth / (1 - _clipped(ratio, 0.0, 0.75)), -_FASTEST, _FASTEST)
                 # Missing columns look like width: before the last pass only gross errors count.
                 growth = growth if last or abs(growth) > _GROSS else 0.0
             change = step.reshape(3, -1)
             safe = np.maximum(self.height, 1e-6)
             self.height = np.maximum(self.height + change[0], 1e-6)
-            gain_x, gain_y = np.clip(change[1] / safe, -0.3, 0.3), np.clip(change[2] / safe, -0.3, 0.3)
+            gain_x, gain_y = (np.minimum(np.maximum(one / safe, -0.3), 0.3) for one in change[1:])
             # Columns outside the view, whose flank is inside, are fitted too.
             out_x, out_y = 1.5 * self.sigma[1], 1.5 * self.sigma[0]
-            self.x = np.clip(self.x + self.sigma[1] * gain_x, -out_x, columns + out_x)
-            self.y = np.clip(self.y + self.sigma[0] * gain_y, -out_y, rows + out_y)
-            self.scale = float(np.clip(self.scale * np.exp(growth), *_WIDTHS))
+            self.x = np.minimum(np.maximum(self.x + self.sigma[1] * gain_x, -out_x), columns + out_x)
+            self.y = np.minimum(np.maximum(self.y + self.sigma[0] * gain_y, -out_y), rows + out_y)
+            self.scale = _clipped(self.scale * math.exp(growth), *_WIDTHS)
             self.sigma = (self.scale * self.first[0], self.scale * self.first[1])
+            if not last and abs(growth) <= _GROSS:
+                break
             # Newton's steps square the error. Peaks that will be merged may wander for long.
             alone = np.ones(len(self.x), bool)
             close = near.overlap > np.exp(-0.25 * MERGED**2)
             close[near.own] = False
             alone[near.i[close]] = False
             far = np.count_nonzero(np.maximum(np.abs(gain_x), np.abs(gain_y))[alone] > _CONVERGED)
-            if not last and abs(growth) <= _GROSS:
-                break
             if abs(growth) <= _FINE and far <= 0.1 * np.count_nonzero(alone):
                 break
 
@@ -147,6 +150,10 @@ class Fit:
         self.x, self.y, self.height = self.x[chosen], self.y[chosen], self.height[chosen]
 
 
+def _clipped(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
 class Window:
     """The pixels around each peak of a fit, and the peak's profile there."""
 
@@ -171,17 +178,18 @@ class Window:
         (top, left), (rows, columns) = self.frame, image.shape
         padded = np.zeros((rows + 2 * top, self.width), np.float32)
         padded[top : top + rows, left : left + columns] = image
-        windows: npt.NDArray[np.float32] = padded.ravel()[self.pixels]
+        # All are inside; "clip" spares numpy the look at each.
+        windows: npt.NDArray[np.float32] = padded.ravel().take(self.pixels, mode="clip")
         return windows
 
     def rest(self) -> npt.NDArray[np.float32]:
         """Return the image without the model; sets the background to what makes its mean vanish."""
         fit, (top, left) = self.fit, self.frame
-        peaks = self.profile_y[:, :, None] * self.profile_x[:, None, :]
-        peaks *= np.asarray(fit.height, np.float32)[:, None, None]
+        scaled = self.profile_y * np.asarray(fit.height, np.float32)[:, None]
+        peaks = np.einsum("nv,nu->nvu", scaled, self.profile_x)
         rows = fit.image.shape[0] + 2 * top
         model = np.bincount(self.pixels.ravel(), peaks.ravel(), minlength=rows * self.width)
         model = model.reshape(rows, self.width)[top : rows - top, left : self.width - left]
         rest = fit.image - model.astype(np.float32)
-        fit.background = float(rest.mean())
+        fit.background = float(rest.sum()) / rest.size
         return np.asarray(rest - np.float32(fit.background))

@@ -81,7 +81,8 @@ class Noise:
         """Return the standard errors of the heights of peaks at places of the binned pixels."""
         row, column = nearest_pixels(x, y)
         rows, columns = self.level.shape
-        level = self.level[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)].astype(float)
+        row, column = np.minimum(np.maximum(row, 0), rows - 1), np.minimum(np.maximum(column, 0), columns - 1)
+        level = self.level[row, column].astype(float)
         at_zero, slope = self.variance
         least = max(self.least, 0.5 * self.typical)
         return np.asarray(np.sqrt(np.maximum(at_zero + slope * level, least**2) / self.area))

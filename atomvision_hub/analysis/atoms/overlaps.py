@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ class Pairs:
         Indices of peaks.
     dx, dy
         From i to j, in widths.
+    middle_x, middle_y
+        Midway between i and j, in widths.
     overlap
         Of two Gaussians, relative to that of one with itself.
     own
@@ -38,6 +40,8 @@ class Pairs:
     j: Indices
     dx: Array
     dy: Array
+    middle_x: Array
+    middle_y: Array
     overlap: Array
     own: Indices
     places: npt.NDArray[np.int32]
@@ -56,26 +60,30 @@ class Pairs:
         i, j = i[order], j[order]
         own = np.flatnonzero(i == j)
         # Of the type that scipy's matrices keep, so that nothing is converted.
-        places = np.tile(np.add.outer(j.astype(np.int32), np.arange(3, dtype=np.int32) * count).ravel(), 3)
+        places = np.empty((3, len(j), 3), np.int32)
+        np.add(j.astype(np.int32)[:, None], np.arange(3, dtype=np.int32) * count, out=places)
         ends = np.zeros(3 * count + 1, np.int32)
         np.cumsum(np.tile(3 * np.bincount(i, minlength=count), 3), out=ends[1:])
         nowhere = np.zeros(0)
-        return cls(i, j, nowhere, nowhere, nowhere, own, places, ends).moved(points)
+        unknown = (nowhere, nowhere, nowhere, nowhere, nowhere)
+        return cls(i, j, *unknown, own, places.ravel(), ends).moved(points)
 
     def moved(self, points: Array) -> Pairs:
         """Return the same pairs after a step."""
         x, y = points.T.copy()
-        dx, dy = x[self.j] - x[self.i], y[self.j] - y[self.i]
+        x_i, y_i = x[self.i], y[self.i]
+        dx, dy = x[self.j] - x_i, y[self.j] - y_i
         overlap = np.exp(-0.25 * (dx * dx + dy * dy))
-        return replace(self, dx=dx, dy=dy, overlap=overlap)
+        middle_x, middle_y = x_i + 0.5 * dx, y_i + 0.5 * dy
+        return Pairs(self.i, self.j, dx, dy, middle_x, middle_y, overlap, self.own, self.places, self.ends)
 
 
-def moments(place: Array, i: Indices, apart: Array, width: float, side: int) -> tuple[Array, Array, Array]:
-    """Return the means of 1, t, t² over ``exp(-t²)`` inside the image; t from midway between i and j."""
-    middle = place[i] / width + 0.5 * apart
-    zeroth, first, second = np.ones(len(i)), np.zeros(len(i)), np.full(len(i), 0.5)
+def moments(middle: Array, width: float, side: int) -> tuple[Array, Array, Array]:
+    """Return the means of 1, t, t² over ``exp(-t²)`` inside the image; t from `middle`, both in widths."""
+    zeroth, first, second = np.ones(len(middle)), np.zeros(len(middle)), np.full(len(middle), 0.5)
     # exp(-3.5²) is nothing: elsewhere the whole integral counts.
-    at_edge = np.flatnonzero((middle < 3.5) | (middle > side / width - 3.5))
+    half = 0.5 * side / width
+    at_edge = np.flatnonzero(np.abs(middle - half) > half - 3.5)
     low, high = -0.5 / width - middle[at_edge], (side - 0.5) / width - middle[at_edge]
     at_low, at_high = np.exp(-low * low), np.exp(-high * high)
     zeroth[at_edge] = inside = 0.5 * (special.erf(high) - special.erf(low))
@@ -87,7 +95,7 @@ def moments(place: Array, i: Indices, apart: Array, width: float, side: int) -> 
 def light_inside(place: Array, width: float, side: int) -> tuple[Array, Array]:
     """Return the integrals of ``exp(-t²/2)`` and ``t exp(-t²/2)`` inside the image."""
     zeroth, first = np.full(len(place), np.sqrt(2 * np.pi)), np.zeros(len(place))
-    at_edge = np.flatnonzero((place < 5 * width) | (place > side - 5 * width))
+    at_edge = np.flatnonzero(np.abs(place - 0.5 * side) > 0.5 * side - 5 * width)
     low, high = (-0.5 - place[at_edge]) / width, (side - 0.5 - place[at_edge]) / width
     zeroth[at_edge] *= special.ndtr(high) - special.ndtr(low)
     first[at_edge] = np.exp(-0.5 * low * low) - np.exp(-0.5 * high * high)

@@ -25,9 +25,7 @@ def sharpened(
     """
     blur = 0.3 if clean else 0.7
     smooth = ndimage.gaussian_filter(values, [blur * side for side in sigma], mode="nearest", truncate=2.5)
-    padded = np.pad(smooth, 1, mode="edge")
-    second = (padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * smooth) * np.float32(sigma[0] ** 2)
-    second += (padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * smooth) * np.float32(sigma[1] ** 2)
+    second = _curvature(smooth, sigma)
     grown = np.float32(1 + blur**2)
     # After the blur a peak has height 1/grown and width sigma * sqrt(grown).
     result: npt.NDArray[np.float32] = 0.5 * grown * (smooth - 0.5 * grown * second)
@@ -41,10 +39,19 @@ def curved(values: npt.NDArray[np.float32], sigma: tuple[float, float]) -> npt.N
     """
     blur = _CURVED
     smooth = ndimage.gaussian_filter(values, [blur * side for side in sigma], mode="nearest", truncate=2.5)
-    padded = np.pad(smooth, 1, mode="edge")
-    second = (padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * smooth) * np.float32(sigma[0] ** 2)
-    second += (padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * smooth) * np.float32(sigma[1] ** 2)
-    result: npt.NDArray[np.float32] = np.float32(-0.5 * (1 + blur**2) ** 2) * second
+    result: npt.NDArray[np.float32] = np.float32(-0.5 * (1 + blur**2) ** 2) * _curvature(smooth, sigma)
+    return result
+
+
+def _curvature(values: npt.NDArray[np.float32], sigma: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Return the Laplacian in units of the widths; an image goes on beyond its edges as it ends."""
+    down = np.diff(values, axis=0) * np.float32(sigma[0] ** 2)
+    across = np.diff(values, axis=1) * np.float32(sigma[1] ** 2)
+    result = np.zeros_like(values)
+    result[:-1] += down
+    result[1:] -= down
+    result[:, :-1] += across
+    result[:, 1:] -= across
     return result
 
 
@@ -55,30 +62,42 @@ def hollow(image: npt.NDArray[np.float32], x: Array, y: Array) -> npt.NDArray[np
     curved downwards along the flank.
     """
     step = 2  # about a width of the column, so that noise counts less
-    row, column = (place + step for place in nearest_pixels(x, y))
-    padded = np.pad(image, step, mode="edge")
-    down = padded[row + step, column] + padded[row - step, column] - 2 * padded[row, column]
-    across = padded[row, column + step] + padded[row, column - step] - 2 * padded[row, column]
-    mixed = padded[row + step, column + step] + padded[row - step, column - step]
-    mixed = 0.25 * (mixed - padded[row + step, column - step] - padded[row - step, column + step])
+    row, column = nearest_pixels(x, y)
+    above, left = np.maximum(row - step, 0), np.maximum(column - step, 0)
+    below, right = (
+        np.minimum(place + step, side - 1) for place, side in zip((row, column), image.shape, strict=True)
+    )
+    twice = 2 * image[row, column]
+    down = image[below, column] + image[above, column] - twice
+    across = image[row, right] + image[row, left] - twice
+    mixed = 0.25 * (image[below, right] + image[above, left] - image[below, left] - image[above, right])
     return np.asarray((down + across > 0) & (down * across > mixed * mixed))
 
 
 def maxima(image: npt.NDArray[np.float32], sigma: tuple[float, float], lowest: float) -> tuple[Array, Array]:
     """Return columns and rows of local maxima above `lowest`, at least a width apart."""
-    size = [2 * max(1, int(0.8 * side)) + 1 for side in sigma]
-    high = image == ndimage.maximum_filter(image, size, mode="nearest")
-    rows, columns = np.nonzero(high & (image > lowest))
-    x, y = columns.astype(float), rows.astype(float)
-    padded = np.pad(image, 1, mode="edge")
-    centre = padded[rows + 1, columns + 1]
-    shifts = []
-    for axis in ((0, 1), (1, 0)):
-        before = padded[rows + 1 - axis[0], columns + 1 - axis[1]]
-        after = padded[rows + 1 + axis[0], columns + 1 + axis[1]]
+    around = image
+    for axis, side in enumerate(sigma):
+        around = _highest(around, max(1, int(0.8 * side)), axis)
+    rows, columns = np.nonzero((image == around) & (image > lowest))
+    centre = image[rows, columns]
+    places = []
+    for place, axis in ((columns, 1), (rows, 0)):
+        first, last = np.maximum(place - 1, 0), np.minimum(place + 1, image.shape[axis] - 1)
+        before, after = (image[rows, one] if axis else image[one, columns] for one in (first, last))
         curvature = np.minimum(before + after - 2 * centre, -1e-9)
-        shifts.append(np.clip(0.5 * (before - after) / curvature, -0.49, 0.49))
-    return x + shifts[0], y + shifts[1]
+        places.append(place + np.minimum(np.maximum(0.5 * (before - after) / curvature, -0.49), 0.49))
+    return places[0].astype(float), places[1].astype(float)
+
+
+def _highest(image: npt.NDArray[np.float32], reach: int, axis: int) -> npt.NDArray[np.float32]:
+    """Return the highest value within `reach` pixels along an axis: for so few, whole rows beat a filter."""
+    result = image.copy()
+    source, target = (image, result) if axis == 0 else (image.T, result.T)
+    for step in range(1, min(reach, len(source) - 1) + 1):
+        np.maximum(target[step:], source[:-step], out=target[step:])
+        np.maximum(target[:-step], source[step:], out=target[:-step])
+    return result
 
 
 def peak_width(values: npt.NDArray[np.float32]) -> float:

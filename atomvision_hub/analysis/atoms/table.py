@@ -119,8 +119,8 @@ def measured(
     near = q[:, :, None] + p[:, None, :] <= 1
     # At least the pixel of the centre, however narrow the columns.
     near[:, len(v) // 2, len(u) // 2] = True
-    row, column = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
-    found = image[row[:, :, None], column[:, None, :]]
+    row, column = np.minimum(np.maximum(row, 0), rows - 1), np.minimum(np.maximum(column, 0), columns - 1)
+    found = image.ravel().take(row[:, :, None] * columns + column[:, None, :])
     weight = near.astype(np.float32)
     number = np.einsum("nvu->n", weight)
     score = np.divide(height, error, out=np.full(len(x), np.inf), where=error > 0)
