@@ -12,10 +12,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from atomvision_hub import analyze
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference import Analysis
-from atomvision_hub.inference.analysis import first_usable
+from atomvision_hub.inference.analysis import analyze_in_steps, first_usable
+from atomvision_hub.inference.lattice_result import LatticeParameters
+from atomvision_hub.inference.result import FirstLook
 from atomvision_hub.microscopy import MicroscopeImage
 from atomvision_hub.microscopy.view import to_view
 from atomvision_hub.reports import analysis_report
@@ -47,6 +48,7 @@ element.addEventListener("click", (event) => {
   if (length > 0) { trigger("select", {index: length, value: length}); }
 });
 """
+_MEASURED = "Measured, with standard errors"
 #: A class that is no likelier than all others together is none.
 _SURE = 0.5
 
@@ -151,20 +153,26 @@ def build(page: gr.Blocks) -> None:
         request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
         image = next((one for one in found if one.index == at), found[0])
-        result = analyze(image, pixel_size=size or None, contrast=bright, threshold=height)
+        done = say("Analyzed.", "good")
+        for result in analyze_in_steps(image, pixel_size=size or None, contrast=bright, threshold=height):
+            # The lattice is known long before the atoms.
+            yield {
+                status: say("Looking at the atoms …") if isinstance(result, FirstLook) else done,
+                calibration: _calibration(image, result),
+                headline: _headline(result),
+                numbers: _numbers(result),
+                picture: _picture(image, result),
+            }
+        assert isinstance(result, Analysis)
         yield {
-            status: say("Analyzed.", "good"),
-            calibration: _calibration(image, result),
-            headline: _headline(result),
-            numbers: _numbers(result),
-            picture: _picture(image, result),
+            status: done,
             intensities: figures.histogram(image.data, "intensities of the pixels"),
             ruler: figures.ruler(to_view(image.data).grey),
         }
         folder = session_folder(request)
         for made in _files(folder, image, result):
             yield {
-                status: say("Analyzed.", "good"),
+                status: done,
                 **{files[name]: _button(path) for name, path in made.items()},
             }
         pictures = analysis_pictures(result, image.data)
@@ -173,7 +181,7 @@ def build(page: gr.Blocks) -> None:
         except FileNotFoundError:
             return  # the page was closed meanwhile, and its folder with it
         yield {
-            status: say("Analyzed.", "good"),
+            status: done,
             spectrum: "".join(figures.png(one.png, one.caption) for one in pictures[1:]),
             **{files[name]: _button(path) for name, path in made.items()},
         }
@@ -228,7 +236,7 @@ def _name(image: MicroscopeImage) -> str:
     return f"{image.index}: {image.name}{frame}"
 
 
-def _calibration(image: MicroscopeImage, result: Analysis | None = None) -> str:
+def _calibration(image: MicroscopeImage, result: FirstLook | Analysis | None = None) -> str:
     rows, columns = image.data.shape
     words = [f"{image.file.name}: {columns} x {rows} px"]
     size = image.pixel_size if result is None else result.calibration.pixel_size
@@ -245,7 +253,7 @@ def _calibration(image: MicroscopeImage, result: Analysis | None = None) -> str:
     return f'<p class="av-file">{html.escape(", ".join(words))}</p>'
 
 
-def _headline(result: Analysis) -> str:
+def _headline(result: FirstLook | Analysis) -> str:
     lattice = result.lattice
     if lattice is None or lattice.probability < _SURE:
         why = result.no_lattice or "no lattice fits the image"
@@ -262,20 +270,11 @@ def _headline(result: Analysis) -> str:
     )
 
 
-def _numbers(result: Analysis) -> str:
-    graph, fit = result.graph, result.parameters
-    rows = []
-    if fit is not None:
-        errors = fit.total_errors
-        rows += [
-            ("a", f"{_with_error(fit.a, errors[0])} {fit.unit}"),
-            ("b", f"{_with_error(fit.b, errors[1])} {fit.unit}"),
-            ("γ", f"{_with_error(fit.gamma, errors[2])}°"),
-            ("Cell fitted as", fit.lattice.replace("_", " ")),
-            ("Share of the waves it explains", f"{fit.score:.2f}"),
-        ]
-        if fit.calibration_error is not None:
-            rows.append(("Error of the pixel size, included", f"{100 * fit.calibration_error:.2g} %"))
+def _numbers(result: FirstLook | Analysis) -> str:
+    rows = [] if result.parameters is None else _cell(result.parameters)
+    if isinstance(result, FirstLook):
+        return figures.table(rows, _MEASURED) if rows else ""
+    graph = result.graph
     if result.motif is not None:
         rows.append(("Columns of atoms in a cell (motif)", f"{len(result.motif.sites)}"))
     rows.append(("Columns of atoms", f"{len(result.atoms):,}"))
@@ -284,7 +283,21 @@ def _numbers(result: Analysis) -> str:
         rows.append(("Nearest columns", f"{graph.nearest_distance:.3g}{spread} {graph.unit}"))
     if graph.order is not None:
         rows.append(("Share that repeats (order)", f"{graph.order:.2f}"))
-    return figures.table(rows, "Measured, with standard errors") + figures.notes(result.warnings)
+    return figures.table(rows, _MEASURED) + figures.notes(result.warnings)
+
+
+def _cell(fit: LatticeParameters) -> list[tuple[str, str]]:
+    errors = fit.total_errors
+    rows = [
+        ("a", f"{_with_error(fit.a, errors[0])} {fit.unit}"),
+        ("b", f"{_with_error(fit.b, errors[1])} {fit.unit}"),
+        ("γ", f"{_with_error(fit.gamma, errors[2])}°"),
+        ("Cell fitted as", fit.lattice.replace("_", " ")),
+        ("Share of the waves it explains", f"{fit.score:.2f}"),
+    ]
+    if fit.calibration_error is not None:
+        rows.append(("Error of the pixel size, included", f"{100 * fit.calibration_error:.2g} %"))
+    return rows
 
 
 def _with_error(value: float, error: float) -> str:
@@ -295,7 +308,9 @@ def _with_error(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def _picture(image: MicroscopeImage, result: Analysis) -> str:
+def _picture(image: MicroscopeImage, result: FirstLook | Analysis) -> str:
+    if isinstance(result, FirstLook):
+        return ""
     atoms, fit = result.atoms, result.parameters
     dy, dx = result.calibration.pixel_size or (1.0, 1.0)
     grey = to_view(image.data).grey

@@ -51,7 +51,7 @@ def classify_views(
     if str(model) == NONE:
         return None
     if model is None:
-        return _fitted(measured, models, warnings)
+        return fitted_class(measured, models, warnings)
     if not len(atoms):
         warnings.append("no columns of atoms found, hence no class of lattice")
         return None
@@ -94,7 +94,7 @@ def classify_views(
     )
 
 
-def _fitted(
+def fitted_class(
     measured: Measured, models: dict[str, dict[str, str | None]], warnings: list[str]
 ) -> LatticeClass | None:
     """Return the class of the lattice that fits the image best, or None where none does."""

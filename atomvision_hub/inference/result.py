@@ -129,6 +129,28 @@ class LatticeClass:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstLook:
+    """What is known of an image before its columns are judged; the `Analysis` says the same of it.
+
+    Parameters
+    ----------
+    calibration
+        Scale and where it comes from.
+    lattice
+        Class of the lattice that fits the image, or ``None``.
+    parameters
+        That lattice; its `origin` is not yet at a column.
+    no_lattice
+        Why `parameters` is ``None``.
+    """
+
+    calibration: Calibration
+    lattice: LatticeClass | None
+    parameters: LatticeParameters | None
+    no_lattice: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """Atoms, graph and lattice class of one image.
 

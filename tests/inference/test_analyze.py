@@ -16,7 +16,9 @@ from scipy.spatial import cKDTree
 from atomvision_hub import analyze, load_structures, simulate_stem
 from atomvision_hub.errors import AtomVisionError, UsageError
 from atomvision_hub.inference import Analysis
+from atomvision_hub.inference.analysis import analyze_in_steps
 from atomvision_hub.inference.overlay import overlay
+from atomvision_hub.inference.result import FirstLook
 from atomvision_hub.microscopy import MicroscopeImage, read_images
 from atomvision_hub.models.pretrained import DEFAULT_CLASSIFIER, pretrained_folder
 from atomvision_hub.models.segmenter import Segmenter
@@ -408,3 +410,18 @@ def test_first_frame_by_default_others_by_index(shared_data: Path) -> None:
     assert chosen.index == 2
     other = real(shared_data, "stm/instrument/Au_mica_2023_Y_A_diPAMY_195.sxm", index=3, classifier="none")
     assert other.name == images[3].name
+
+
+def test_the_lattice_of_a_calibrated_image_comes_before_its_atoms() -> None:
+    image = frame("MoS2").image
+    first, whole = analyze_in_steps(image, pixel_size=0.1, segmenter="none")
+    assert isinstance(first, FirstLook)
+    assert isinstance(whole, Analysis)
+    assert first.lattice == whole.lattice
+    assert first.parameters is not None
+    assert whole.parameters == dataclasses.replace(first.parameters, origin=whole.parameters.origin)
+    assert first.calibration == whole.calibration
+    # Without a pixel size the scale comes from the columns, and a network is asked at the end.
+    assert [type(one) for one in analyze_in_steps(image, segmenter="none")] == [Analysis]
+    steps = analyze_in_steps(image, pixel_size=0.1, segmenter="none", classifier="none")
+    assert [type(one) for one in steps] == [Analysis]
