@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import segmentation_models_pytorch as smp
 import timm
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models.base import HubModel, check_images
-from atomvision_hub.models.views import WIDTH, View, look_at
+from atomvision_hub.models.views import VIEWS, WIDTH, look_at
 
 
 class Segmenter(HubModel):
@@ -60,7 +61,7 @@ class Segmenter(HubModel):
         encoder: str = "tu-efficientnet_lite0",
         depth: int = 4,
         decoder_channels: Sequence[int] = (128, 80, 40, 16),
-        views: Sequence[View] = ("root", "log", "restored_8", "restored_20", "restored_40"),
+        views: Sequence[str] = ("root", "log", "restored_8", "restored_20", "restored_40"),
         outputs: int = 1,
         stride: int = 1,
         known: Mapping[str, Any] | None = None,
@@ -80,10 +81,12 @@ class Segmenter(HubModel):
             raise UsageError(
                 f"a depth of 3 to 5 needs as many decoder_channels, not {depth} and {list(decoder_channels)}"
             )
-        if not views or set(views) - set(get_args(View)):
-            raise UsageError(f"views must be some of {', '.join(get_args(View))}, not {list(views)}")
+        if not views or not all(re.fullmatch(VIEWS, view) for view in views):
+            raise UsageError(
+                f"views must be some of linear, root, log, restored_N, deconvolved_N, not {list(views)}"
+            )
         _check_encoder(encoder)
-        self.views: tuple[View, ...] = tuple(views)
+        self.views: tuple[str, ...] = tuple(views)
         if stride not in (1, 2, 4):
             raise UsageError(f"stride must be 1, 2 or 4, not {stride}")
         self.stride = stride

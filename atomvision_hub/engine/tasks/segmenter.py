@@ -24,9 +24,10 @@ from atomvision_hub.engine.data import Rows, Source, open_image, open_source
 from atomvision_hub.engine.loop import batch_indices, gather_rows, share, steps_per_epoch
 from atomvision_hub.engine.scenes import Chance, Conditions, Scenes, draw
 from atomvision_hub.errors import UsageError
-from atomvision_hub.models.views import View
+from atomvision_hub.models.views import VIEWS
 
 Positive = Annotated[float, Field(gt=0)]
+View = Annotated[str, Field(pattern=f"^({VIEWS})$")]
 #: Columns of a dataset that images, masks and vacancies are made of.
 COLUMNS = ("atoms", "intensity_scale", "intensity_offset", "z_exponent", "psf")
 #: Probabilities are counted in so many bins, so that a threshold can be chosen afterwards.
