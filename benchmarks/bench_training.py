@@ -274,7 +274,7 @@ class PlainSrgan(Plain):
         with self.autocast:
             made = self.network(low)
             self.critic.requires_grad_(False)
-            opinion = self.critic(made).float()
+            opinion = self.critic(made, low).float()
             self.critic.requires_grad_(True)
             loss = functional.mse_loss(made.float(), truth)
             loss = loss + self.config.adversarial * bce(opinion, torch.ones_like(opinion))
@@ -282,7 +282,7 @@ class PlainSrgan(Plain):
         self.optimizer.step()
         self.optimizer.zero_grad()
         with self.autocast:
-            true, false = self.critic(torch.cat([truth, made.detach()])).float().chunk(2)
+            true, false = self.critic(torch.cat([truth, made.detach()]), torch.cat([low, low])).float().chunk(2)
             caught = bce(true, torch.ones_like(true)) + bce(false, torch.zeros_like(false))
         caught.backward()  # type: ignore[no-untyped-call]
         self.learn.step()

@@ -82,7 +82,9 @@ def main() -> None:
             with accelerator.autocast():
                 if adversarial:
                     critic.requires_grad_(False)  # the generator's step; through the plain network, not DDP's
-                    loss = content(made, truth).mean() + settings.adversarial * srgan.fooled(critic(made))
+                    loss = content(made, truth).mean() + settings.adversarial * srgan.fooled(
+                        critic(made, low)
+                    )
                     critic.requires_grad_(True)
                 else:
                     loss = torch.nn.functional.mse_loss(made.float(), truth)
@@ -90,7 +92,8 @@ def main() -> None:
             improve.step()
             improve.zero_grad()
             if adversarial:
-                true, false = discriminator(torch.cat([truth, made.detach()])).chunk(2)
+                both = torch.cat([truth, made.detach()])
+                true, false = discriminator(both, torch.cat([low, low])).chunk(2)
                 caught = srgan.caught(true, false)
                 accelerator.backward(caught)
                 learn.step()

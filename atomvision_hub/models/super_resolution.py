@@ -181,7 +181,9 @@ class Discriminator(nn.Module):
     """Tells images from the generator's answers: one logit for each patch of 16 x 16 px, any size.
 
     The convolutions of SRGAN's discriminator; group instead of batch normalisation, so that an answer depends
-    neither on the other images nor on the number of processes.
+    neither on the other images nor on the number of processes. It sees what is judged beside what the low
+    resolution adds to it (`judged`): of the image alone it learns nothing here, since a hundredth of the grey
+    scale is all that is wrong with an answer.
 
     Parameters
     ----------
@@ -192,7 +194,7 @@ class Discriminator(nn.Module):
     def __init__(self, channels: int = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 1
+        before = 2
         for level in range(4):
             width = channels * 2**level
             for index, stride in enumerate((1, 2)):
@@ -203,7 +205,26 @@ class Discriminator(nn.Module):
                 before = width
         self.body = nn.Sequential(*layers, nn.Conv2d(before, 1, 3, padding=1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [batch, 1, row / 16, column / 16] of "is a true image"."""
-        found: Tensor = self.body(images)
+    def forward(self, images: Tensor, low: Tensor) -> Tensor:
+        """Return logits [batch, 1, row / 16, column / 16] of "is a true image of this low resolution"."""
+        found: Tensor = self.body(judged(images, low).to(memory_format=torch.channels_last))
         return found
+
+
+def judged(images: Tensor, low: Tensor) -> Tensor:
+    """Return what a discriminator sees [batch, 2, row, column], in units of the low image's deviation.
+
+    Parameters
+    ----------
+    images
+        True ones or the generator's, [batch, 1, row, column].
+    low
+        Low resolution that they belong to, [batch, 1, row / 4, column / 4].
+
+    Returns
+    -------
+    Tensor
+        The images at mean 0 and deviation 1, and ten times their difference from the enlarged low resolution.
+    """
+    mean, spread = _scale(low)
+    return torch.cat([(images - mean) / spread, 10 * (images - enlarge(low)) / spread], 1)

@@ -125,10 +125,28 @@ def test_mistakes_are_one_line(model: SuperResolution) -> None:
 def test_discriminator_judges_patches_of_any_image_alone() -> None:
     torch.manual_seed(0)
     critic = Discriminator(4)
-    images = torch.rand(3, 1, 48, 64)
-    logits = critic(images)
+    images, low = torch.rand(3, 1, 48, 64), torch.rand(3, 1, 12, 16)
+    logits = critic(images, low)
     assert logits.shape == (3, 1, 3, 4)
-    assert torch.allclose(critic(images[:1]), logits[:1], atol=1e-5)
+    assert torch.allclose(critic(images[:1], low[:1]), logits[:1], atol=1e-5)
+    # Gain and offset of the recording do not matter.
+    assert torch.allclose(critic(0.3 * images + 0.5, 0.3 * low + 0.5), logits, atol=1e-3)
+
+
+def test_discriminator_learns_to_tell_true_images_from_answers_that_are_a_little_wrong() -> None:
+    torch.manual_seed(0)
+    truth = torch.nn.functional.interpolate(torch.rand(8, 1, 12, 12), size=48, mode="bicubic").clamp(0, 1)
+    low = torch.nn.functional.avg_pool2d(truth, 4)
+    made = truth + 0.01 * torch.nn.functional.avg_pool2d(torch.randn(8, 1, 50, 50), 3, 1)
+    critic = Discriminator(8)
+    learn = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    for _ in range(40):
+        true, false = critic(truth, low), critic(made, low)
+        loss = torch.nn.functional.softplus(-true).mean() + torch.nn.functional.softplus(false).mean()
+        learn.zero_grad()
+        loss.backward()
+        learn.step()
+    assert float(loss.detach()) < 1.0  # 2 ln 2 = 1.386: nothing learned
 
 
 @pytest.fixture
