@@ -282,7 +282,8 @@ class PlainSrgan(Plain):
         self.optimizer.step()
         self.optimizer.zero_grad()
         with self.autocast:
-            true, false = self.critic(torch.cat([truth, made.detach()]), torch.cat([low, low])).float().chunk(2)
+            both = torch.cat([truth, made.detach()])
+            true, false = self.critic(both, torch.cat([low, low])).float().chunk(2)
             caught = bce(true, torch.ones_like(true)) + bce(false, torch.zeros_like(false))
         caught.backward()  # type: ignore[no-untyped-call]
         self.learn.step()
