@@ -7,7 +7,8 @@ On one thread, turn by turn, in processor time: Pillow decodes the PNGs of the c
 pixels of 0.1 Å, random poses), and the crystals of the same rows are rendered in such views, and in views of
 random pixel size, ideal and recorded. Then images per second that arrive from 0, 1 and 2 worker processes,
 and the share of a training loop (`resnet10t` of the shipped classifier, 96 x 96; others by `--network` and
-`--side`) that is spent waiting for batches. With CUDA the same for batches made on the GPU beside the step before, in time by its own events.
+`--side`) that is spent waiting for batches. With CUDA the same for batches made on the GPU beside the step
+before, in time by its own events.
 """
 
 from __future__ import annotations
