@@ -12,10 +12,10 @@ from scipy.spatial import cKDTree
 from atomvision_hub.analysis.atoms.equations import Equations
 from atomvision_hub.analysis.atoms.overlaps import Pairs
 from atomvision_hub.analysis.atoms.pixels import Array
+from atomvision_hub.analysis.atoms.tiles import Tiles
 
 MERGED = 2.0  # widths; of two columns closer than this, which show one maximum, the brighter is told
 
-_REACH = 3.0  # half side of a peak's window in widths of a column: exp(-4.5)
 _STEPS = 6  # most Gauss-Newton steps of a pass
 _CONVERGED = 0.15  # widths; the last pass ends when nine of ten columns moved no farther
 _GROSS, _FINE = 0.05, 0.005  # relative errors of the width
@@ -26,7 +26,7 @@ _FASTEST = 0.1  # most that the width may grow in a step, relative
 class Fit:
     """Sum of Gaussians of one width on a constant background, fitted to an image by least squares.
 
-    Each Gaussian lives in a window of `_REACH` widths, and only near ones touch: time and memory grow with
+    Each Gaussian lives in a window of `REACH` widths, and only near ones touch: time and memory grow with
     the number of peaks, however large the image. A Gauss-Newton step moves all heights and positions; with
     ``g`` a Gaussian and ``p, q`` distances from its centre in widths, the model changes by ``g, p g, q g``,
     whose overlaps are known in closed form.
@@ -63,27 +63,16 @@ class Fit:
         near: Pairs | None = None
         before = 0.0
         for _ in range(_STEPS if len(self.x) else 0):
-            window = Window(self)
-            error = window.cut(window.rest())
-            along = np.einsum("nvu,nu->nv", error, window.profile_x)
-            across = np.einsum("nvu,nv->nu", error, window.profile_y)
-            along *= window.profile_y
-            across *= window.profile_x
-            raw = (
-                along.sum(axis=1),
-                np.einsum("nu,nu->n", across, window.p),
-                np.einsum("nv,nv->n", along, window.q),
-            )
+            tiles = Tiles(self.x, self.y, self.sigma, shape)
+            seen = tiles.overlaps(self._left(tiles))
             # Peaks move little in a pass: who touches whom is looked up once.
             near = Pairs.of(self._scaled()) if near is None else near.moved(self._scaled())
             area = np.pi * self.sigma[0] * self.sigma[1]
             equations = Equations.of(self.x, self.y, self.sigma, shape, near)
-            gradient, growth = np.concatenate(raw).astype(float) / area, 0.0
+            gradient, growth = np.concatenate(seen[:3]) / area, 0.0
             if self.refine:
                 # The width's own direction, without what the heights can do: h g (p² + q² - 1).
-                squares = np.einsum("nu,nu->n", across, window.p * window.p)
-                squares += np.einsum("nv,nv->n", along, window.q * window.q)
-                widening = float((self.height * (squares - raw[0])).sum()) / area
+                widening = float((self.height * (seen.squares - seen.one)).sum()) / area
             if self.refine and free:
                 step, full = equations.solve_with_width(gradient, widening, self.height)
                 growth = _clipped(full, -_FASTEST, _FASTEST)
@@ -121,7 +110,13 @@ class Fit:
 
     def rest(self) -> npt.NDArray[np.float32]:
         """Return what the model leaves of the image."""
-        return Window(self).rest()
+        return self._left(Tiles(self.x, self.y, self.sigma, self.image.shape))
+
+    def _left(self, tiles: Tiles) -> npt.NDArray[np.float32]:
+        """Return the image without the model; sets the background to what makes its mean vanish."""
+        rest = self.image - tiles.model(self.height)
+        self.background = float(rest.sum()) / rest.size
+        return np.asarray(rest - np.float32(self.background))
 
     def drop(self, lowest: Array, apart: float) -> None:
         """Remove peaks below `lowest` and those nearer than `apart` (widths) to a brighter that stays."""
@@ -152,44 +147,3 @@ class Fit:
 
 def _clipped(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
-
-
-class Window:
-    """The pixels around each peak of a fit, and the peak's profile there."""
-
-    def __init__(self, fit: Fit) -> None:
-        self.fit = fit
-        self.reach = [int(np.ceil(_REACH * side)) for side in fit.sigma]
-        row, column = np.rint(fit.y), np.rint(fit.x)
-        v, u = (np.arange(-n, n + 1, dtype=np.float32) for n in self.reach)
-        self.q = (v + (row - fit.y).astype(np.float32)[:, None]) / np.float32(fit.sigma[0])
-        self.p = (u + (column - fit.x).astype(np.float32)[:, None]) / np.float32(fit.sigma[1])
-        self.profile_y, self.profile_x = np.exp(-0.5 * self.q * self.q), np.exp(-0.5 * self.p * self.p)
-        # The image gets a frame as wide as a window and the flight of peaks outside the view.
-        self.frame = [2 * n + 2 for n in self.reach]
-        self.width = fit.image.shape[1] + 2 * self.frame[1]
-        corner = (row + (self.frame[0] - self.reach[0])) * self.width + column
-        offsets = np.add.outer(np.arange(len(v)) * self.width, np.arange(len(u)))
-        first = corner.astype(np.intp) + (self.frame[1] - self.reach[1])
-        self.pixels = first[:, None, None] + offsets
-
-    def cut(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the windows of an image, zero outside it, float32 [n, rows, columns]."""
-        (top, left), (rows, columns) = self.frame, image.shape
-        padded = np.zeros((rows + 2 * top, self.width), np.float32)
-        padded[top : top + rows, left : left + columns] = image
-        # All are inside; "clip" spares numpy the look at each.
-        windows: npt.NDArray[np.float32] = padded.ravel().take(self.pixels, mode="clip")
-        return windows
-
-    def rest(self) -> npt.NDArray[np.float32]:
-        """Return the image without the model; sets the background to what makes its mean vanish."""
-        fit, (top, left) = self.fit, self.frame
-        scaled = self.profile_y * np.asarray(fit.height, np.float32)[:, None]
-        peaks = np.einsum("nv,nu->nvu", scaled, self.profile_x)
-        rows = fit.image.shape[0] + 2 * top
-        model = np.bincount(self.pixels.ravel(), peaks.ravel(), minlength=rows * self.width)
-        model = model.reshape(rows, self.width)[top : rows - top, left : self.width - left]
-        rest = fit.image - model.astype(np.float32)
-        fit.background = float(rest.sum()) / rest.size
-        return np.asarray(rest - np.float32(fit.background))
