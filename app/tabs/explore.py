@@ -245,6 +245,7 @@ def _tile(found: Loaded, row: int) -> str:
 def _map(found: Loaded, picked: list[int], result: Any) -> str:
     points = result.points - result.points.min(axis=0)
     points = 20 + 560 * points / max(float(points.max()), 1e-9)
+    height = float(points[:, 1].max()) + 20
     dots = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_COLOURS[found.lattice[row] % len(_COLOURS)]}" '
         f'data-row="{row}" tabindex="0" role="button" aria-label="Open {html.escape(_title(found, row))}"/>'
@@ -263,7 +264,7 @@ def _map(found: Loaded, picked: list[int], result: Any) -> str:
             f"{100 * result.after.chance:.0f} % by chance"
         )
     return (
-        '<figure class="av-map"><svg viewBox="0 0 600 600" role="group" '
+        f'<figure class="av-map"><svg viewBox="0 0 600 {height:.0f}" role="group" '
         f'aria-label="Map of {len(picked)} images, alike ones near">{dots}</svg>'
         f'<figcaption><div class="av-legend">{legend}</div>'
         f"t-SNE of what the shipped classifier sees: {told}. "

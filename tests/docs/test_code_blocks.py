@@ -1,122 +1,118 @@
-"""Every block of code in README and documentation runs, or at least names what exists."""
+"""Every block of code in README and documentation runs, or says why not and speaks of what exists."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import subprocess
+import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from blocks import ROOT, Block, blocks, check_command, check_python, pages, tiny
+from block_checks import check
+from block_runs import Page, environment
+from blocks import EXECUTED, ROOT, Block, blocks, pages
+from prepared import PREPARED
 
-PAGES = pages()
-BLOCKS = {page: list(blocks(page)) for page in PAGES}
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
+BLOCKS = {name: list(blocks(page)) for name, page in PAGES.items()}
+ALL = [block for found in BLOCKS.values() for block in found]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_commands_and_names_in_the_documentation_exist(page: Path) -> None:
-    for block in BLOCKS[page]:
+def test_every_block_is_executed_or_says_why_not() -> None:
+    faults = [f"{block} {fault}" for block in ALL if (fault := block.fault())]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```python\nprint(1)\n```", "neither executed nor says why not"),
+        ("    atomvision doctor", "neither executed nor says why not"),
+        ("<!-- tested: run -->\n\nA paragraph.\n\n```python\nprint(1)\n```", "neither executed"),
+        ("<!-- tested: options -->\n```console\n$ make docs\n```", "gives no reason"),
+        ("<!-- tested: options (laziness) -->\n```console\n$ make docs\n```", "gives no reason"),
+        ("<!-- tested: text (formula) -->\n```console\n$ make docs\n```", "is console, marked as text"),
+        ("<!-- tested: later -->\n```console\n$ make docs\n```", "no test knows"),
+        ("<!-- tested: run (hours) -->\n```console\n$ make docs\n```", "may only name an extra"),
+    ],
+)
+def test_a_block_without_a_reason_is_found(text: str, fault: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{text}\n", encoding="utf-8")
+    assert fault in next(blocks(page)).fault()
+
+
+@pytest.mark.parametrize("name", [name for name, found in BLOCKS.items() if found])
+def test_commands_options_and_names_exist(name: str) -> None:
+    for block in BLOCKS[name]:
         try:
-            if block.language == "python":
-                check_python(block.code)
-            if block.language in ("console", "bash"):
-                for command in block.commands():
-                    check_command(command)
+            check(block)
         except (Exception, SystemExit) as problem:
             raise AssertionError(f"{block}: {problem}") from problem
 
 
-def _environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"} | more
+def _mutants(block: Block) -> list[str]:
+    """Return the code with one word misspelt: an option, a key of a configuration, an imported name."""
+    patterns = {
+        "python": (r"(?<=import )\w+", r"(?<=[(,] )[a-z_]+(?==)"),
+        "yaml": (r"^ *[a-z]+(?=:)",),
+    }
+    shell = (
+        r"(?<=\s)-{1,2}[a-z][\w-]*",  # options
+        r"(?<=[\s\"])[a-z]+\.[a-z_]+(?==)",  # keys of a configuration
+        r"(?<=make )[\w-]+|(?<=atomvision )[a-z][\w-]*|(?<=hub\[)\w+",  # targets, commands, extras
+        r"(?<=benchmarks/)\w+(?=\.py)",
+    )
+    words = patterns.get(block.language, shell)
+    found = [match for word in words for match in re.finditer(word, block.code, flags=re.MULTILINE)]
+    code = block.code
+    return [
+        f"{code[: match.end()]}zz{code[match.end() :]}" for match in found if "#" not in _before(code, match)
+    ]
 
 
-def _run(block: Block, names: dict[str, Any], environment: dict[str, str]) -> None:
-    if block.language == "python" and block.mode == "run":
-        exec(compile(block.code, str(block), "exec"), names)
-        return
-    # The Hub's address is read when its client is imported: a process of its own.
-    python = [[sys.executable, "-c", block.code]] if block.language == "python" else []
-    lines = block.commands()
-    if block.mode == "tiny":
-        lines = [twin for line in lines if (twin := tiny(line))]
-    commands = python or [["bash", "-ec", line] for line in lines]
-    assert commands, f"{block} has nothing to run"
-    for command in commands:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        # 3 says that inputs were rejected: densities of states that only GPAW can compute.
-        allowed = {0, 3} if "build stm2d" in command[-1] else {0}
-        assert done.returncode in allowed, f"{block}: {command[-1]}\n{done.stdout}\n{done.stderr}"
+def _before(code: str, match: re.Match[str]) -> str:
+    line = code[code.rfind("\n", 0, match.start()) + 1 : match.start()]
+    return line.removeprefix("#SBATCH")
 
 
-def _pages_with(*modes: str) -> list[Any]:
-    found = [page for page in PAGES if any(block.mode in modes for block in BLOCKS[page])]
-    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in found]
+@pytest.mark.parametrize("block", [b for b in ALL if b.mode == "options" or b.extra], ids=str)
+def test_a_misspelt_word_in_a_block_that_is_not_executed_is_found(block: Block) -> None:
+    mutants = _mutants(block)
+    assert mutants or block.language == "python", f"{block} has no word that could be wrong"
+    for code in mutants:
+        with pytest.raises((Exception, SystemExit)):
+            check(Block(block.page, block.line, block.language, code, block.mode, block.reason))
+
+
+def _executed(block: Block) -> bool:
+    return block.mode in EXECUTED
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", _pages_with("run", "hub", "tiny"))
-def test_blocks_marked_as_tested_run_in_their_order(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+@pytest.mark.parametrize("name", [name for name, found in BLOCKS.items() if any(map(_executed, found))])
+def test_blocks_run_in_their_order_and_print_what_the_page_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    found = BLOCKS[name]
+    if not any(block.executed for block in found):
+        pytest.skip(f"the blocks of {name} need {', '.join({block.extra for block in found} - {''})}")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "training").symlink_to(ROOT / "training")
-    environment = _environment()
-    if any(block.mode in ("hub", "tiny") for block in BLOCKS[page]):
-        hub = request.getfixturevalue("hub")
-        environment = _environment(
-            HF_ENDPOINT=hub.url,
-            HF_TOKEN=request.getfixturevalue("hub_token"),
-            HF_HOME=str(tmp_path / "home"),
-            HF_HUB_DISABLE_XET="1",
-            HF_HUB_OFFLINE="0",
-        )
-    if page.name == "README.md":
-        _prepare(tmp_path)
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for block in BLOCKS[page]:
+    variables = request.getfixturevalue("loopback")
+    forks = request.getfixturevalue("forks")
+    if any("hf download" in block.code for block in found):
+        request.getfixturevalue("published_model")
+    PREPARED.get(name, lambda folder: None)(tmp_path)
+    # The front page goes through every door; elsewhere trainings are forks of their scripts.
+    page = Page(environment(tmp_path, **variables), forks, as_typed=name == "README.md")
+    for block in found:
         if block.mode == "tiny":  # its commands make what the lines in Python found ready
-            for name in ("my_model", "my_segmenter"):
-                (tmp_path / name).unlink()
-        if block.mode != "parse":
-            _run(block, names, environment)
-
-
-def _prepare(folder: Path) -> None:
-    """Lay out what the README's lines speak of: a dataset, models, a micrograph."""
-    from atomvision_hub import load_structures
-    from atomvision_hub.data import BuildOptions, load_builder
-    from atomvision_hub.microscopy import write_demo_file
-    from atomvision_hub.models.pretrained import pretrained_folder
-    from atomvision_hub.simulation.acquisition import record_stem
-
-    scan = record_stem(load_structures("reference")["MoS2"], "good", seed=1)
-    write_demo_file(folder / "scan.tif", scan.image.astype("uint8"), scan.ideal.pixel_size)
-    for name in ("my_images", "folder"):
-        (folder / name).mkdir()
-        write_demo_file(folder / name / "scan.tif", scan.image.astype("uint8"), scan.ideal.pixel_size)
-    grey = Image.fromarray(scan.image.astype("uint8"))
-    grey.save(folder / "image.png")
-    for part, label in itertools.product(("train", "test"), ("hexagonal", "square")):
-        (folder / "images" / part / label).mkdir(parents=True)
-        for turn in (0, 90):
-            grey.rotate(turn).save(folder / "images" / part / label / f"{turn}.png")
-    (folder / "my_model").symlink_to(pretrained_folder("lattice-classifier-small"))
-    (folder / "my_segmenter").symlink_to(pretrained_folder("atom-segmenter-small"))
-    common = {"dataset": "stem2d", "sources": ("reference",)}
-    small = {"out": folder / "my_dataset", "configs": ("default", "rotated", "defects"), "tiny": True}
-    load_builder("stem2d").build(BuildOptions(**common, **small))
-    # A map needs a dozen images of the test split.
-    load_builder("stem2d").build(BuildOptions(**common, out=folder / "larger_dataset", configs=("rotated",)))
-
-
-def test_every_mark_is_one_that_is_known() -> None:
-    marks = {block.mode for found in BLOCKS.values() for block in found}
-    assert marks == {"run", "hub", "tiny", "parse"}
+            for model in ("my_model", "my_segmenter"):
+                if (tmp_path / model).is_symlink():
+                    (tmp_path / model).unlink()
+        if block.executed:
+            page.run(block)
+        elif block.mode == "output":
+            page.compare(block)
