@@ -152,10 +152,10 @@ def analyze_in_steps(
     threshold: float = RESOLVABLE_PEAK,
     calibration_error: float = CALIBRATION,
 ) -> Iterator[FirstLook | Analysis]:
-    """Yield the lattice of a calibrated image as soon as it is fitted, then what `analyze` returns.
+    """Yield the lattice of an image as soon as it is fitted, then what `analyze` returns.
 
-    The fit takes a quarter of the time. A classifier that is named answers last, and the scale of an image
-    without calibration comes from its columns: for these only the whole result is told.
+    The fit takes a quarter of the time; without calibration it waits for the scale, which comes from the
+    columns. A classifier that is named answers last: with it only the whole result is told.
     """
     if contrast not in ("auto", "bright", "dark"):
         raise UsageError(f"contrast must be auto, bright or dark, not {contrast!r}")
@@ -236,14 +236,11 @@ def _steps(
     measured = None
     if calibration.pixel_size is not None:
         measured = measure_lattice(values, calibration.pixel_size, calibration=calibration_error)
-        if classifier is None:
-            yield FirstLook(
-                calibration=calibration,
-                lattice=fitted_class(measured, {}, []),
-                parameters=measured.parameters,
-                no_lattice=measured.reason,
-            )
+        yield from _first_look(calibration, measured, classifier)
     atoms, scale, calibration = _columns(values, calibration, threshold, guess=image.kind == "stm")
+    if measured is None:
+        measured = measure_lattice(values, None, apparent=min(scale), calibration=calibration_error)
+        yield from _first_look(calibration, measured, classifier)
     if calibration.pixel_size is None:
         warnings.append(
             "pixel size unknown: lengths in px, models shown it at a scale guessed from its columns"
@@ -266,8 +263,6 @@ def _steps(
             f"the columns hardly repeat (order {graph.order:.2f}): no single crystal, or texture and noise "
             "among them; look at the picture, try a higher threshold; a class of lattice means little"
         )
-    if measured is None:
-        measured = measure_lattice(values, None, apparent=min(scale), calibration=calibration_error)
     measured, spectrum = _lattice(values, calibration, measured, atoms)
     warnings += measured.notes
     lattice = classify_views(grey, scale, bright, classifier, measured, models, warnings)
@@ -302,6 +297,18 @@ def _steps(
         version=__version__,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _first_look(
+    calibration: Calibration, measured: Measured, classifier: str | os.PathLike[str] | None
+) -> Iterator[FirstLook]:
+    if classifier is None:
+        yield FirstLook(
+            calibration=calibration,
+            lattice=fitted_class(measured, {}, []),
+            parameters=measured.parameters,
+            no_lattice=measured.reason,
+        )
 
 
 def _columns(

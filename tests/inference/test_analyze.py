@@ -412,16 +412,16 @@ def test_first_frame_by_default_others_by_index(shared_data: Path) -> None:
     assert other.name == images[3].name
 
 
-def test_the_lattice_of_a_calibrated_image_comes_before_its_atoms() -> None:
+@pytest.mark.parametrize("pixel_size", [0.1, None])
+def test_the_lattice_of_an_image_comes_before_its_atoms(pixel_size: float | None) -> None:
     image = frame("MoS2").image
-    first, whole = analyze_in_steps(image, pixel_size=0.1, segmenter="none")
+    first, whole = analyze_in_steps(image, pixel_size=pixel_size, segmenter="none")
     assert isinstance(first, FirstLook)
     assert isinstance(whole, Analysis)
     assert first.lattice == whole.lattice
     assert first.parameters is not None
     assert whole.parameters == dataclasses.replace(first.parameters, origin=whole.parameters.origin)
     assert first.calibration == whole.calibration
-    # Without a pixel size the scale comes from the columns, and a network is asked at the end.
-    assert [type(one) for one in analyze_in_steps(image, segmenter="none")] == [Analysis]
-    steps = analyze_in_steps(image, pixel_size=0.1, segmenter="none", classifier="none")
+    # A network would be asked at the end.
+    steps = analyze_in_steps(image, pixel_size=pixel_size, segmenter="none", classifier="none")
     assert [type(one) for one in steps] == [Analysis]
