@@ -64,7 +64,7 @@ build/multislice/.done: pyproject.toml .venv/.test
 	@touch $@
 
 test-multislice: build/multislice/.done
-	OMP_NUM_THREADS=1 build/multislice/bin/python -m pytest tests/simulation/test_multislice.py tests/physics/test_multislice_laws.py
+	OMP_NUM_THREADS=1 build/multislice/bin/python -m pytest tests/simulation/test_multislice.py tests/physics/test_multislice_laws.py tests/docs -k multislice
 
 # Gradio wants an older Pillow than the rest: it lives above .venv, whose packages it sees.
 build/app/.done: pyproject.toml .venv/.test
@@ -84,8 +84,9 @@ test-app: build/app/.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
+# Not --quiet: it keeps warnings from --strict as well.
 docs: .venv/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site/index.html"
 
 check: .venv/.dev
