@@ -81,7 +81,7 @@ def _child(words: list[str], folder: str, output: str) -> int:
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
+    except Exception:  # noqa: BLE001 - told to who asked
         traceback.print_exc()
         return 1
     return 0
