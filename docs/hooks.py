@@ -56,7 +56,7 @@ def command_line() -> str:
     root = typer.main.get_command(app)
     lines = ["# Command line", "", (root.help or "").strip(), ""]
     for name, command in _commands(root, "atomvision"):
-        lines += [f"## `{name}`", "", _plain(command.help), ""]
+        lines += [f"## `{name}`", "", *_paragraphs(command.help)]
         lines += _parameters(command)
     return "\n".join(lines)
 
@@ -68,6 +68,16 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         return
     for word, inner in command.commands.items():
         yield from _commands(inner, f"{name} {word}")
+
+
+def _paragraphs(text: str | None) -> Iterator[str]:
+    """Yield a help text as Markdown; what it gives as an example is there to be copied."""
+    for paragraph in (text or "").replace("\b", "").split("\n\n"):
+        words, is_example, example = _plain(paragraph).partition("Example: ")
+        if words:
+            yield from (words.strip(), "")
+        if is_example:
+            yield from ("```console", f"$ {example}", "```", "")
 
 
 def _parameters(command: Any) -> list[str]:

@@ -170,6 +170,10 @@ def _check_python(words: list[str]) -> None:
         is_command = number == 0 and re.fullmatch(r"[a-z]+", word)  # of a script that has several
         if word.startswith("-") or is_command:
             assert f'"{word.split("=")[0]}"' in text, f"{words[0]} does not know {word}"
+    if "--set" in words:  # handed on to a training script
+        trained = re.search(r"train_\w+\.py", text)
+        assert trained, f"{words[0]} starts no training"
+        _check_script(ROOT / "training" / trained[0], words[words.index("--set") :])
 
 
 def _check_pip(words: list[str]) -> None:
@@ -201,6 +205,8 @@ def _check_cluster(text: str) -> None:
 
     from atomvision_hub.data.dask_engine import ClusterFile
 
-    file = ClusterFile.model_validate(yaml.safe_load(text))
-    assert file.queue == "slurm"
+    content = yaml.safe_load(text)
+    shipped = yaml.safe_load((ROOT / "docs" / "slurm.yaml").read_text(encoding="utf-8"))
+    assert content == shipped, "docs/slurm.yaml says something else"
+    file = ClusterFile.model_validate(content)
     assert SLURMJob(scheduler="tcp://127.0.0.1:8786", name="worker", **file.options).job_script()

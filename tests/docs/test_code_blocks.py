@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from block_checks import check
+from block_checks import check, check_command
 from block_runs import Page, environment
 from blocks import EXECUTED, ROOT, Block, blocks, pages
 from prepared import PREPARED
@@ -84,6 +84,16 @@ def test_a_misspelt_word_in_a_block_that_is_not_executed_is_found(block: Block) 
     for code in mutants:
         with pytest.raises((Exception, SystemExit)):
             check(Block(block.page, block.line, block.language, code, block.mode, block.reason))
+
+
+def test_examples_of_help_texts_would_be_understood() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    from hooks import command_line
+
+    examples = re.findall(r"^\$ (.*)", command_line(), flags=re.MULTILINE)
+    assert len(examples) > 10
+    for example in examples:
+        check_command(example.split(" > ")[0])
 
 
 def _executed(block: Block) -> bool:
