@@ -80,6 +80,8 @@ class SuperResolution(HubModel):
         nn.init.zeros_(last.weight)
         if last.bias is not None:
             nn.init.zeros_(last.bias)
+        # On a CPU a fifth faster, on a GPU what its convolutions want.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the enlarged images, in the type of `images`."""

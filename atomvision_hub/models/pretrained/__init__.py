@@ -13,7 +13,7 @@ DEFAULT_GRAPH_CLASSIFIER = "lattice-graph-classifier"
 #: The segmenter that `analyze` asks when it is given none.
 DEFAULT_SEGMENTER = "atom-segmenter-small"
 #: The super-resolution network that `restore` asks.
-DEFAULT_SUPER_RESOLUTION = "srgan-physical"
+DEFAULT_SUPER_RESOLUTION = "srgan-physical-mse"
 
 #: Whose weights lie beside their cards, and in the wheel here.
 _BESIDE_CARDS = (DEFAULT_LATTICE, DEFAULT_SUPER_RESOLUTION)
