@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ def class_probabilities(
     covariance: Array,
     tolerance: float,
     asymmetry: Mapping[str, Asymmetry | None] | None = None,
+    aberration: float = 0.0,
 ) -> Array:
     """Return the probability of each class, in the order of `LATTICES`.
 
@@ -61,25 +63,32 @@ def class_probabilities(
     vectors
         Reduced basis as rows (x, y), at an angle of 90 to 120 degrees.
     covariance
-        Of (ax, ay, bx, by), shape (4, 4), with distortions.
+        Of (ax, ay, bx, by), with distortions, shape (4, 4); or several that are equally likely, (n, 4, 4).
     tolerance
         Distance from a class that `bravais_class` forgives, in the unit of the vectors.
     asymmetry
         What `lattice_symmetry.asymmetries` says of the content.
+    aberration
+        Asymmetry that the instrument may give to a symmetric content, see `fit_lattice`.
     """
-    covariance = covariance + (_ROUNDING * float(np.abs(vectors).max())) ** 2 * np.eye(4)
+    rounding = (_ROUNDING * float(np.abs(vectors).max())) ** 2 * np.eye(4)
     flat = vectors.ravel()
     draws = _normal_draws()
     weights, shares = [], []
     miss, slope = _conditions(vectors)
-    for label, part, pick, symmetry in _KINDS:
+    content = {
+        kind: _log_content(kind, _MAYBE.get(kind, ()), asymmetry or {}, aberration) for *_, kind in _KINDS
+    }
+    for covariance, (label, part, pick, symmetry) in product(
+        np.reshape(covariance, (-1, 4, 4)) + rounding, _KINDS
+    ):
         spread = slope[pick] @ covariance @ slope[pick].T
         inverse = np.linalg.inv(spread)
         gain = covariance @ slope[pick].T @ inverse
         middle, left = flat - gain @ miss[pick], covariance - gain @ slope[pick] @ covariance
         weights.append(
             math.log(PRIOR[label] * part * _density(label, pick, middle.reshape(2, 2)))
-            + _log_content(symmetry, _MAYBE.get(symmetry, ()), asymmetry or {})
+            + content[symmetry]
             - float(miss[pick] @ inverse @ miss[pick]) / 2
             - math.log(2 * math.pi) * len(pick) / 2
             - float(np.linalg.slogdet(spread)[1]) / 2
@@ -110,16 +119,20 @@ def _labels(bases: Array, tolerance: float) -> npt.NDArray[np.int64]:
     )
 
 
-def _log_content(own: str, maybe: tuple[str, ...], asymmetry: Mapping[str, Asymmetry | None]) -> float:
+def _log_content(
+    own: str, maybe: tuple[str, ...], asymmetry: Mapping[str, Asymmetry | None], aberration: float
+) -> float:
     """Return the logarithm of the chance of the asymmetries that are seen, for content with one symmetry."""
     total = 0.0
+    # Asymmetry is the square of a difference, and small differences are all equally frequent.
+    by_chance = min(1.0, _BY_CHANCE * math.sqrt(1 + aberration / _ASYMMETRIC))
     for name, seen in asymmetry.items():
         if seen is None:
             continue
         limit = _ASYMMETRIC + 2 * seen.uncertainty
-        symmetric = 1 / (1 + (seen.value / limit) ** 2)
+        symmetric = 1 / (1 + (seen.value / (limit + aberration)) ** 2)
         # Noise that hides asymmetries makes everything look symmetric.
-        chance = 1 - (1 - _BY_CHANCE) * _ASYMMETRIC / limit
+        chance = 1 - (1 - by_chance) * _ASYMMETRIC / limit
         if name == own:
             chance = _SYMMETRIC
         elif name in maybe:

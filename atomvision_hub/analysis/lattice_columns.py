@@ -20,6 +20,7 @@ Complex = npt.NDArray[np.complex128]
 Integers = npt.NDArray[np.int64]
 
 _MOST_COLUMNS = 24
+_MOST_WAVES = 400  # of a cell; larger ones hold more columns than these, and cost the square
 _EXPLAINED = 1e-4  # share of the power of a cell below which no more columns are looked for
 _NUMBERS = 3.5  # data for which one column with its three numbers may be found
 _STEPS = 4
@@ -87,7 +88,7 @@ def find_columns(frequencies: Array, amplitudes: Complex, noise: Array, basis: A
     squares, power = (frequencies**2).sum(axis=1), np.abs(amplitudes) ** 2
     most = min(_MOST_COLUMNS, int(2 * len(amplitudes) / _NUMBERS))
     clear = power > 4 * noise
-    if most < 1 or clear.sum() < 3:
+    if most < 1 or clear.sum() < 3 or len(amplitudes) > _MOST_WAVES:
         return None
     slope = np.polyfit(squares[clear], np.log(power[clear]), 1, w=np.sqrt(power[clear] / power.max()) + 0.05)[
         0

@@ -18,6 +18,7 @@ Noise is measured in the image's own spectrum, so that nothing depends on units 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,7 @@ class LatticeFit:
     tolerance
         Distance from a class that was forgiven.
     distortion
-        Relative distortion that was assumed.
+        Relative distortion that was assumed, root mean square.
     jitter
         Root mean square offset of the scan lines along x; 0 where they are straight.
     asymmetry
@@ -137,7 +138,8 @@ def fit_lattice(
     pixel_size: float | tuple[float, float] | None = None,
     *,
     tolerance: float | None = None,
-    distortion: float | None = None,
+    distortion: float | Sequence[float] | None = None,
+    aberration: float = 0.0,
     min_score: float = MIN_SCORE,
 ) -> LatticeFit:
     """Return the plane lattice on which an image repeats, or that there is none.
@@ -155,8 +157,11 @@ def fit_lattice(
         calibration 0.6 % of the sum of the two shortest vectors.
     distortion
         Relative root mean square distortion of the scan (drift shears and stretches the lattice along the
-        rows' direction). By default 0.01, and 0 where the image has no noise but the rounding of its grey
-        levels.
+        rows' direction); several, equally likely, where some scans are much worse than most. By default
+        0.01, and 0 where the image has no noise but the rounding of its grey levels.
+    aberration
+        Asymmetry (see `LatticeFit.asymmetry`) that the instrument may give to a symmetric crystal: coma,
+        three-fold astigmatism, a tilt of the crystal. By default none.
     min_score
         Score below which the answer is that there is no lattice.
 
@@ -174,19 +179,26 @@ def fit_lattice(
     ('hexagonal', 3.18)
     """
     grey, size = _middle(_grey(image)), _sizes(pixel_size)
-    for name, value in (("tolerance", tolerance), ("distortion", distortion), ("min_score", min_score)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
+    levels = None if distortion is None else np.atleast_1d(np.asarray(distortion, dtype=float))
+    for name, value in (
+        ("tolerance", tolerance),
+        ("distortion", levels),
+        ("aberration", aberration),
+        ("min_score", min_score),
+    ):
+        if value is not None and not (np.size(value) and np.all(np.isfinite(value)) and np.all(value >= 0)):
             raise AnalysisError(f"{name} is {value}; give a number from 0, or leave it out")
     scale = np.array((1.0, 1.0) if size is None else size[::-1])
     allowed = TOLERANCE if tolerance is None and size is not None else tolerance
     # The same numbers whatever the unit: single precision comes after this.
     grey = (grey - grey.min()) / max(float(np.ptp(grey)), 1e-300)
     found = find_lattice(grey, None if allowed is None else allowed / float(scale.mean()), _rounding(grey))
-    if distortion is None:
-        distortion = DISTORTION if found is not None and found.scanned else 0.0
+    if levels is None:
+        levels = np.array([DISTORTION if found is not None and found.scanned else 0.0])
     if found is None or found.explained < min_score:
-        return LatticeFit(score=found.explained if found else 0.0, distortion=distortion, pixel_size=size)
-    return _answer(found, grey.shape, scale, allowed, distortion, size)
+        score = found.explained if found else 0.0
+        return LatticeFit(score=score, distortion=_usual(levels), pixel_size=size)
+    return _answer(found, grey.shape, scale, allowed, levels, aberration, size)
 
 
 def _answer(
@@ -194,7 +206,8 @@ def _answer(
     shape: tuple[int, ...],
     scale: Array,
     allowed: float | None,
-    distortion: float,
+    levels: Array,
+    aberration: float,
     size: tuple[float, float] | None,
 ) -> LatticeFit:
     # Where pixels are not square, vectors that are shortest in pixels need not be so in Å.
@@ -202,6 +215,7 @@ def _answer(
     change = np.kron(np.rint(vectors / scale @ np.linalg.inv(found.basis)), np.eye(2))
     noise_px = change @ found.covariance @ change.T
     noise = noise_px * np.outer(*[np.tile(scale, 2)] * 2)
+    distortion = _usual(levels)
     covariance = noise + _distorted(vectors, distortion)
     if allowed is None:
         allowed = RELATIVE_TOLERANCE * float(np.hypot(*vectors.T).sum())
@@ -209,7 +223,8 @@ def _answer(
     indices = np.rint(waves.frequencies @ (vectors / scale).T).astype(int)
     asymmetry = asymmetries(indices, waves.frequencies / scale, waves.power, found.noise)
     hidden = HIDDEN[found.scanned]
-    probabilities = class_probabilities(vectors, covariance, allowed, asymmetry)
+    possible = np.array([noise + _distorted(vectors, level) for level in levels])
+    probabilities = class_probabilities(vectors, possible, allowed, asymmetry, aberration)
     probabilities = (1 - hidden) * probabilities + hidden / len(LATTICES)
     label = int(probabilities.argmax())
     bravais = bravais_class(vectors, allowed)
@@ -257,6 +272,10 @@ def _rounding(grey: Array) -> float:
     if len(levels) < 2:
         return 0.0
     return max(float(np.diff(levels).min()), float(np.ptp(levels)) / 4096) ** 2 / 12
+
+
+def _usual(levels: Array) -> float:
+    return math.sqrt(float((levels**2).mean()))
 
 
 def _distorted(vectors: Array, distortion: float) -> Array:

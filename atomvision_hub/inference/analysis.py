@@ -54,6 +54,8 @@ Values = npt.NDArray[np.float32]
 SMALLEST_SIDE, ACROSS = 16, 2.0
 #: Coarsest pixel size that shows columns, and smallest view that shows a lattice, Å.
 COARSEST, SMALLEST_VIEW = 2 * math.sqrt(2 * math.log(2)) * COLUMN_WIDTH / ACROSS, 6.0
+#: Up to so many times coarser pixels still show lattices, whose columns are two pixels or more apart.
+LATTICE_ONLY = 1.3
 #: Columns that are less sure than this come from noise as well as not.
 MIN_CONFIDENCE = 0.5
 #: Slower changes than this are no columns: standard deviation of the Gaussian mean that is subtracted, Å.
@@ -234,6 +236,11 @@ def _steps(
                 f"{image.name!r} is taken for bright field: dark columns (contrast=bright: not so)"
             )
     measured = None
+    if image.kind != "stm" and calibration.pixel_size and max(calibration.pixel_size) > COARSEST:
+        warnings.append(
+            f"{max(calibration.pixel_size):.3g} Å/px: columns of atoms are narrower than {ACROSS:g} px; "
+            "the lattice may be right, the atoms are not all found"
+        )
     if calibration.pixel_size is not None:
         measured = measure_lattice(values, calibration.pixel_size, calibration=calibration_error)
         yield from _first_look(calibration, measured, classifier)
@@ -369,7 +376,8 @@ def _refuse(image: MicroscopeImage, calibration: Calibration) -> None:
     size = calibration.pixel_size
     if size is None:
         return
-    if max(size) > COARSEST:
+    # Tunnelling microscopes show surfaces whose cells are many atoms wide.
+    if max(size) > LATTICE_ONLY * COARSEST and image.kind != "stm":
         across = 2 * math.sqrt(2 * math.log(2)) * COLUMN_WIDTH / max(size)
         raise AnalysisError(
             f"{max(size):.3g} Å/px is too coarse: a column of atoms would be {across:.2g} px wide; "
