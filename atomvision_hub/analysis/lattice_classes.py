@@ -79,13 +79,12 @@ def class_probabilities(
     content = {
         kind: _log_content(kind, _MAYBE.get(kind, ()), asymmetry or {}, aberration) for *_, kind in _KINDS
     }
-    for covariance, (label, part, pick, symmetry) in product(
-        np.reshape(covariance, (-1, 4, 4)) + rounding, _KINDS
-    ):
-        spread = slope[pick] @ covariance @ slope[pick].T
+    possible = np.reshape(covariance, (-1, 4, 4)) + rounding
+    for assumed, (label, part, pick, symmetry) in product(possible, _KINDS):
+        spread = slope[pick] @ assumed @ slope[pick].T
         inverse = np.linalg.inv(spread)
-        gain = covariance @ slope[pick].T @ inverse
-        middle, left = flat - gain @ miss[pick], covariance - gain @ slope[pick] @ covariance
+        gain = assumed @ slope[pick].T @ inverse
+        middle, left = flat - gain @ miss[pick], assumed - gain @ slope[pick] @ assumed
         weights.append(
             math.log(PRIOR[label] * part * _density(label, pick, middle.reshape(2, 2)))
             + content[symmetry]

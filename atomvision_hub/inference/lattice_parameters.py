@@ -310,7 +310,7 @@ def _binned(image: Array, step: int) -> Array:
 
 
 def _without_outliers(image: Array) -> Array | None:
-    """Return an image whose rare, strong features are as strong as the common ones; None where it has none."""
+    """Return an image whose rare, strong features are cut to the common ones; None where it has none."""
     usual = float(np.median(np.abs(image)))
     if usual == 0 or float(np.percentile(np.abs(image), 99)) < _OUTLYING * usual:
         return None
