@@ -53,6 +53,8 @@ _FEWEST_PERIODS = 3.0  # of a lattice that no squares bear out
 _WITNESS_PERIODS = 3.0  # of what one square shows; fewer are edges and steps
 _SURE_PERIODS = 4.0  # of a superstructure that the squares do not show
 _FEWEST_FOR_SCATTER = 3
+#: Cells so many times longer than wide must repeat so often: bent or jittering scans look like these.
+_LONG, _LONG_PERIODS = 4.0, 6.0
 #: Score that a superstructure may have less than the finer lattice of the squares.
 _LESS = 0.02
 #: Features (99th percentile over the median, both of absolute values) that are rare and strong, and where
@@ -108,6 +110,8 @@ def measure_lattice(
                 "the lattice is that of the many: columns much brighter than these were cut down to them"
             )
     regions = _regions(search, step)
+    if not isinstance(found, str):
+        found = _borne_out(found, size)
     if isinstance(found, str):
         return Measured(None, found, regions, tuple(search.notes))
     parameters = _parameters(found, search, step, calibration if pixel_size else None)
@@ -118,6 +122,22 @@ def measure_lattice(
         )
         return Measured(None, reason, regions, tuple(search.notes))
     return Measured(parameters, None, regions, tuple(search.notes))
+
+
+def _borne_out(found: _Found, size: tuple[float, float] | None) -> _Found | str:
+    """Return the lattice, or why it is not believed."""
+    fit = found.part.fit
+    assert fit.vectors is not None
+    assert fit.periods is not None
+    short, long = (float(length) for length in np.hypot(*fit.vectors.T))
+    if long <= _LONG * short or min(fit.periods) >= _LONG_PERIODS:
+        return found
+    unit = "px" if size is None else "Å"
+    times = min(fit.periods)
+    return (
+        f"what looks like a cell of {short:.3g} x {long:.3g} {unit} repeats only {times:.1f} times in "
+        "view; a distorted scan makes such long cells; crop the part that is least distorted"
+    )
 
 
 @dataclass(frozen=True)
