@@ -334,7 +334,7 @@ def coarse(draw: Draw) -> Scene:
     """Large view: two to four pixels from column to column."""
     name = draw.pick("SrTiO3 [100]", "MoS2", "LaAlO3 [100]", "NbSe2", "BaTiO3 [110]", "GaN [11-20]")
     size = draw.between(0.4, 0.75)
-    side = draw.pick(1024, 2048)
+    side = 1024
     grey = record(name, draw, _dose(draw, 300, 2000), shape=(side, side), size=size)
     return Scene(grey, size, (lattice(name),))
 
