@@ -17,6 +17,8 @@ _NOT_NEGATIVE, _SEEN = 1e-4, 0.1
 _RELAXATION = 1.7
 
 
+# Compiled there is nothing to gain, and the search for good sizes would break the graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def deconvolve(images: Tensor, width: float, iterations: Sequence[int]) -> Tensor:
     """Return what, blurred by a Gaussian profile, gives the images: least squares without negative values.

@@ -163,11 +163,11 @@ def test_encoder_starts_from_a_file(tmp_path: Path) -> None:
     ours = model.network.encoder.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in ours.items())
     # Other numbers of views: the colours again and again, scaled.
-    five = Segmenter(**SMALL)
-    five.load_encoder(str(tmp_path / "lite0.safetensors"))
-    stem = five.network.encoder.model.conv_stem.weight
-    torch.testing.assert_close(stem[:, 3], weights["conv_stem.weight"][:, 0] * 3 / 5)
-    with pytest.raises(AtomVisionError, match="holds no weights of tu-efficientnet_lite1 with 5 channels"):
+    six = Segmenter(**SMALL)
+    six.load_encoder(str(tmp_path / "lite0.safetensors"))
+    stem = six.network.encoder.model.conv_stem.weight
+    torch.testing.assert_close(stem[:, 3], weights["conv_stem.weight"][:, 0] * 3 / 6)
+    with pytest.raises(AtomVisionError, match="holds no weights of tu-efficientnet_lite1 with 6 channels"):
         Segmenter(**(SMALL | {"encoder": "tu-efficientnet_lite1"})).load_encoder(
             str(tmp_path / "lite0.safetensors")
         )

@@ -73,7 +73,14 @@ class SegmenterModel(Section):
     encoder: str = "tu-efficientnet_lite0"
     depth: int = Field(4, ge=3, le=5)
     decoder_channels: tuple[int, ...] = (128, 80, 40, 16)
-    views: tuple[View, ...] = ("root", "log", "restored_8", "restored_20", "restored_40")
+    views: tuple[View, ...] = (
+        "root",
+        "log",
+        "restored_15",
+        "restored_40",
+        "deconvolved_10",
+        "deconvolved_25",
+    )
     stride: Literal[1, 2, 4] = 1
     encoder_weights: str | None = None
     start: str | None = None
