@@ -182,11 +182,12 @@ def fit_lattice(
     levels = None if distortion is None else np.atleast_1d(np.asarray(distortion, dtype=float))
     for name, value in (
         ("tolerance", tolerance),
-        ("distortion", levels),
+        ("distortion", distortion),
         ("aberration", aberration),
         ("min_score", min_score),
     ):
-        if value is not None and not (np.size(value) and np.all(np.isfinite(value)) and np.all(value >= 0)):
+        numbers = np.atleast_1d(np.asarray(0.0 if value is None else value, dtype=float))
+        if not (numbers.size and (np.isfinite(numbers) & (numbers >= 0)).all()):
             raise AnalysisError(f"{name} is {value}; give a number from 0, or leave it out")
     scale = np.array((1.0, 1.0) if size is None else size[::-1])
     allowed = TOLERANCE if tolerance is None and size is not None else tolerance
