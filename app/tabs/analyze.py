@@ -14,7 +14,8 @@ import numpy as np
 
 from atomvision_hub.errors import UsageError
 from atomvision_hub.inference import Analysis
-from atomvision_hub.inference.analysis import analyze_in_steps, first_usable
+from atomvision_hub.inference.analysis import analyze_in_steps
+from atomvision_hub.inference.inputs import first_usable
 from atomvision_hub.inference.lattice_result import LatticeParameters
 from atomvision_hub.inference.result import FirstLook
 from atomvision_hub.microscopy import MicroscopeImage

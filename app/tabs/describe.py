@@ -12,7 +12,7 @@ import gradio as gr
 import yaml
 
 from atomvision_hub.errors import UsageError
-from atomvision_hub.inference.analysis import first_usable
+from atomvision_hub.inference.inputs import first_usable
 from atomvision_hub.microscopy import FORMATS, metadata
 from atomvision_hub.microscopy.metadata import FIELDS, Facts, Metadata, MetadataError
 from atomvision_hub.microscopy.metadata.schema import SECTIONS, choices, extra

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from atomvision_hub.data.png import encode_png
 from atomvision_hub.errors import UsageError
-from atomvision_hub.inference.analysis import first_usable
+from atomvision_hub.inference.inputs import first_usable
 from atomvision_hub.inference.restoration import Restored, restore
 from atomvision_hub.microscopy import MicroscopeImage
 from atomvision_hub.microscopy.view import encode_raw, to_view

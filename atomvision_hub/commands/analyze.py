@@ -274,7 +274,7 @@ class _Run:
             self._image(job, image, job.relative.with_name(name), len(found))
 
     def _chosen(self, job: _Job, found: list[MicroscopeImage]) -> Iterator[MicroscopeImage]:
-        from atomvision_hub.inference.analysis import first_usable
+        from atomvision_hub.inference.inputs import first_usable
 
         if self.settings.every:
             yield from found

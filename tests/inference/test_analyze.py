@@ -185,7 +185,7 @@ def test_tiles_of_the_segmenter_join(
     segmenter: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
     """Every pixel is answered once, by the tile that has it in its middle."""
-    from atomvision_hub.inference import analysis
+    from atomvision_hub.inference import segmenting
 
     seen = []
 
@@ -196,24 +196,24 @@ def test_tiles_of_the_segmenter_join(
     monkeypatch.setattr(Segmenter, "predict", same)
     grey = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     network = Segmenter.from_pretrained(segmenter)
-    answer = analysis._probability(network, grey, (0.1, 0.1), [])
+    answer = segmenting.atom_probability(network, grey, (0.1, 0.1), [])
     np.testing.assert_allclose(answer, grey / 255, atol=1e-6)
     assert max(max(part) for part in seen) <= 896 + 2 * 64
     # Resampled there and back: a smooth image survives.
     smooth = np.rint(127 + 100 * np.sin(np.arange(shape[1]) / 15) * np.ones((shape[0], 1))).astype(np.uint8)
     for scale in ((0.05, 0.05), (0.2, 0.1)):
-        answer = analysis._probability(network, smooth, scale, [])
+        answer = segmenting.atom_probability(network, smooth, scale, [])
         assert answer.shape == shape
         assert np.abs(answer - smooth / 255)[5:-5, 5:-5].max() < 0.02
 
 
 def test_segmenter_passes_where_it_knows_nothing(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atomvision_hub.inference import analysis
+    from atomvision_hub.inference import segmenting
 
     coarse = analyze(frame("MoS2", (120, 120), 0.4).image, pixel_size=0.4, segmenter=segmenter)
     assert coarse.probability is None
     assert any("was not asked at 0.4" in line for line in coarse.warnings)
-    monkeypatch.setattr(analysis, "_MOST_PIXELS", 1000)
+    monkeypatch.setattr(segmenting, "_MOST_PIXELS", 1000)
     large = analyze(frame("MoS2").image, pixel_size=0.1, segmenter=segmenter, classifier="none")
     assert any("megapixels" in line for line in large.warnings)
 
