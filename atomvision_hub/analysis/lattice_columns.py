@@ -20,7 +20,7 @@ Complex = npt.NDArray[np.complex128]
 Integers = npt.NDArray[np.int64]
 
 _MOST_COLUMNS = 24
-_MOST_WAVES = 400  # of a cell; larger ones hold more columns than these, and cost the square
+_MOST_WAVES = 2000  # of a cell; larger ones hold more columns than these, and take seconds
 _EXPLAINED = 1e-4  # share of the power of a cell below which no more columns are looked for
 _NUMBERS = 3.5  # data for which one column with its three numbers may be found
 _STEPS = 4
@@ -96,19 +96,21 @@ def find_columns(frequencies: Array, amplitudes: Complex, noise: Array, basis: A
     variance = max(-slope / (4 * math.pi**2), 1e-2 / squares.max())
     spacing = 0.3 / math.sqrt(squares.max())
     counts = [max(4, math.ceil(float(np.hypot(*edge)) / spacing)) for edge in basis]
-    grid = np.stack(np.meshgrid(*(np.arange(n) / n for n in counts), indexing="ij"), axis=-1).reshape(-1, 2)
-    waves = np.exp(2j * math.pi * (grid @ basis) @ frequencies.T)
+    # Waves of a cell are whole numbers; on a grid over it their sum is a Fourier transform.
+    places = tuple(np.rint(frequencies @ basis.T).astype(np.intp).T % np.array(counts)[:, None])
     enough = max(_EXPLAINED * float(power.sum()), float(noise.sum()))
     found = Columns(np.empty((0, 2)), np.empty(0), variance)
     left = amplitudes
     for _ in range(most):
         fall = np.exp(-2 * math.pi**2 * found.variance * squares)
-        brightness = (waves @ (fall * left)).real / float(fall @ fall)
-        best = int(brightness.argmax())
+        spectrum = np.zeros(counts, dtype=np.complex128)
+        np.add.at(spectrum, places, fall * left)
+        brightness = np.fft.ifft2(spectrum, norm="forward").real / float(fall @ fall)
+        best = np.unravel_index(int(brightness.argmax()), brightness.shape)
         if brightness[best] <= 0:
             break
         found = Columns(
-            np.vstack([found.places, grid[best] @ basis]),
+            np.vstack([found.places, np.array(best) / counts @ basis]),
             np.append(found.weights, brightness[best]),
             found.variance,
         )
