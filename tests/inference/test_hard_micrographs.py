@@ -126,8 +126,21 @@ def test_coarse_pixels_of_tunnelling_microscopes_are_looked_at() -> None:
     assert found.parameters.a == pytest.approx(23.3 / math.cos(math.pi / 6), rel=0.01)
 
 
-def test_columns_of_very_large_cells_are_not_sought() -> None:
-    """Their waves cost the square; a spurious cell took minutes."""
-    frequencies = np.stack(np.meshgrid(np.arange(1, 31), np.arange(1, 31)), axis=-1).reshape(-1, 2) / 100
+def waves_of_one_column(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return frequencies, amplitudes and noise of a column at the origin of a cell of 100 px."""
+    indices = np.stack(np.meshgrid(np.arange(1, side + 1), np.arange(1, side + 1)), axis=-1).reshape(-1, 2)
+    frequencies = indices / 100
     amplitudes = np.exp(-((frequencies * 3) ** 2).sum(axis=1)).astype(complex)
-    assert find_columns(frequencies, amplitudes, np.full(900, 1e-6), 100 * np.eye(2)) is None
+    return frequencies, amplitudes, np.full(side**2, 1e-6)
+
+
+def test_columns_of_large_cells_are_found() -> None:
+    found = find_columns(*waves_of_one_column(30), 100 * np.eye(2))
+    assert found is not None
+    assert len(found.weights) == 1
+    np.testing.assert_allclose((found.places + 50) % 100 - 50, 0, atol=1e-3)
+
+
+def test_columns_of_very_large_cells_are_not_sought() -> None:
+    """A spurious cell of thousands of waves would take many seconds."""
+    assert find_columns(*waves_of_one_column(46), 100 * np.eye(2)) is None
