@@ -194,7 +194,7 @@ def _dose(draw: Draw, low: float, high: float) -> tuple[Step, ...]:
 
 
 def _even(image: Array) -> Array:
-    return (image - image.min()) / np.ptp(image)
+    return np.asarray((image - image.min()) / np.ptp(image))
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
