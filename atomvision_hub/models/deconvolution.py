@@ -11,7 +11,8 @@ from torch import Tensor
 
 #: Penalties of the two splittings: what is not negative, and what is seen. Their ratio, 0.001, is the power
 #: of noise against that of columns at about 500 electrons per Å². Found on validation images without noise
-#: by the overlap of disks around the maxima with the true ones; ten times more or less changes it little.
+#: by the overlap of disks around the maxima with the true ones; with a ratio ten times larger it is a little
+#: less, with one ten times smaller it takes more iterations.
 _NOT_NEGATIVE, _SEEN = 1e-4, 0.1
 #: Over-relaxation: halves the number of iterations.
 _RELAXATION = 1.7
