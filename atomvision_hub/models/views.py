@@ -13,6 +13,8 @@ from atomvision_hub.models.deconvolution import deconvolve
 
 #: Names of what the network gets to see of an image, one channel each; see `look_at`.
 VIEWS = r"linear|root|log|(restored|deconvolved)_[1-9]\d{0,2}"
+#: What the small segmenter that ships is shown.
+USUAL = ("root", "log", "restored_15", "restored_40", "deconvolved_10", "deconvolved_25")
 
 #: Faint atoms: the logarithm's straight part ends at 1/32 of the mean intensity, half a grey level or so.
 _LOG_GAIN = 32.0
