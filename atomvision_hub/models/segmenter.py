@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models.base import HubModel, check_images
-from atomvision_hub.models.views import VIEWS, WIDTH, look_at
+from atomvision_hub.models.views import USUAL, VIEWS, WIDTH, look_at
 
 
 class Segmenter(HubModel):
@@ -61,14 +61,7 @@ class Segmenter(HubModel):
         encoder: str = "tu-efficientnet_lite0",
         depth: int = 4,
         decoder_channels: Sequence[int] = (128, 80, 40, 16),
-        views: Sequence[str] = (
-            "root",
-            "log",
-            "restored_15",
-            "restored_40",
-            "deconvolved_10",
-            "deconvolved_25",
-        ),
+        views: Sequence[str] = USUAL,
         outputs: int = 1,
         stride: int = 1,
         known: Mapping[str, Any] | None = None,

@@ -24,7 +24,7 @@ from atomvision_hub.engine.data import Rows, Source, open_image, open_source
 from atomvision_hub.engine.loop import batch_indices, gather_rows, share, steps_per_epoch
 from atomvision_hub.engine.scenes import Chance, Conditions, Scenes, draw
 from atomvision_hub.errors import UsageError
-from atomvision_hub.models.views import VIEWS
+from atomvision_hub.models.views import USUAL, VIEWS
 
 Positive = Annotated[float, Field(gt=0)]
 View = Annotated[str, Field(pattern=f"^({VIEWS})$")]
@@ -73,14 +73,7 @@ class SegmenterModel(Section):
     encoder: str = "tu-efficientnet_lite0"
     depth: int = Field(4, ge=3, le=5)
     decoder_channels: tuple[int, ...] = (128, 80, 40, 16)
-    views: tuple[View, ...] = (
-        "root",
-        "log",
-        "restored_15",
-        "restored_40",
-        "deconvolved_10",
-        "deconvolved_25",
-    )
+    views: tuple[View, ...] = USUAL
     stride: Literal[1, 2, 4] = 1
     encoder_weights: str | None = None
     start: str | None = None
