@@ -163,6 +163,31 @@ def find_lattice(image: Array, tolerance: float | None, rounding: float = 0.0) -
     return best
 
 
+def first_lattices(image: Array) -> tuple[View, Array, Array, float, list[Array]]:
+    """Return what `find_lattice` begins with: view, power, noise, finest wave, and the bases it would try.
+
+    Parameters
+    ----------
+    image
+        Grey levels [row, column], 0 to 1, finite.
+    """
+    view = View(image)
+    power = view.power(view.image)
+    noise = view.noise(power)
+    finest = _finest(view, power, noise)
+    return view, power, noise, finest or 0.5, _guesses(view, power, noise, finest) if finest else []
+
+
+def coarser_lattices(basis: Array) -> list[Array]:
+    """Return the reduced bases of the three doubled and the four tripled cells of a lattice."""
+    reciprocal = _inverse(basis)
+    return [
+        _of_reciprocal(_span([[p, 0], [0, p], [h, k]]) / p @ reciprocal)
+        for p in (2, 3)
+        for h, k in _generators(p)
+    ]
+
+
 def _from_guess(
     view: View,
     power: Array,

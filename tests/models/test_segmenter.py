@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase
 import pytest
 import segmentation_models_pytorch as smp
 import timm
@@ -13,7 +14,9 @@ from safetensors.torch import save_file
 from atomvision_hub.errors import AtomVisionError, NetworkNeededError, UsageError
 from atomvision_hub.models import Segmenter, load_model
 from atomvision_hub.models.deconvolution import deconvolve
+from atomvision_hub.models.pretrained import DEFAULT_SEGMENTER, pretrained_folder
 from atomvision_hub.models.views import WIDTH, look_at, restore
+from atomvision_hub.simulation import simulate_stem, to_grey
 
 SMALL = {"encoder": "tu-efficientnet_lite0", "depth": 3, "decoder_channels": (16, 8, 8)}
 
@@ -247,3 +250,43 @@ def test_deconvolution_explains_the_image_with_nothing_negative() -> None:
 def test_views_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UsageError, match="restored_N, deconvolved_N, not"):
         Segmenter(**SMALL | {"views": ["root", "restored_0"]})
+
+
+def test_fitted_columns_answer_where_they_explain_the_image(tmp_path: Path) -> None:
+    """Two columns under one blob: the network draws one disk, the columns draw both."""
+    cell = ase.Atoms("Mo2S", [(1, 1, 5), (1.6, 1, 5), (3.5, 4, 5)], cell=[5, 6, 10], pbc=[True, True, False])
+    frame = simulate_stem(cell, shape=(160, 160), rotation=11)
+    image = torch.from_numpy(to_grey(frame.image)[0] / 255).float()[None, None]
+    network = Segmenter.from_pretrained(pretrained_folder(DEFAULT_SEGMENTER)).eval()
+    truth = torch.from_numpy(frame.mask)
+
+    def overlap(answer: torch.Tensor) -> float:
+        mask = answer[0, 0] >= network.threshold
+        return float((mask & truth).sum() / (mask | truth).sum())
+
+    alone, fitted = overlap(network.predict(image)), overlap(network.predict(image, pixel_size=0.1))
+    assert fitted > 0.98
+    assert fitted > alone + 0.02
+    answer = network.predict(image, radius=0.35, pixel_size=[0.1])
+    assert answer.shape == image.shape
+    assert float(answer.min()) >= 0
+    assert float(answer.max()) <= 1
+
+
+def test_a_network_that_disagrees_with_the_columns_keeps_its_answer(model: Segmenter) -> None:
+    image = _blobs([(20, 32, 1.0), (40, 32, 1.0)])
+    assert torch.equal(model.predict(image, pixel_size=0.1), model.predict(image))
+    # Noise has no columns, and coarse pixels none that could be fitted.
+    assert torch.equal(model.predict(image, pixel_size=0.6), model.predict(image))
+
+
+@pytest.mark.parametrize("size", [0.0, float("nan"), [0.1, 0.1], -1.0])
+def test_a_pixel_size_that_is_none_is_refused(model: Segmenter, size: float | list[float]) -> None:
+    with pytest.raises(UsageError, match="give Å/px, one number or one for each image"):
+        model.predict(torch.rand(1, 1, 32, 32), pixel_size=size)
+
+
+def test_masks_without_a_radius_are_no_disks_of_columns() -> None:
+    plain = Segmenter(**SMALL)
+    with pytest.raises(UsageError, match="no radius"):
+        plain.predict(torch.rand(1, 1, 32, 32), pixel_size=0.1)

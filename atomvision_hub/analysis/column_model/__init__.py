@@ -1,0 +1,7 @@
+"""Images as sums of columns, on a lattice where there is one: columns nearer than their width told apart."""
+
+from __future__ import annotations
+
+from atomvision_hub.analysis.column_model.fit import ColumnFit, fit_columns
+
+__all__ = ["ColumnFit", "fit_columns"]

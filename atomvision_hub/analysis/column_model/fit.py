@@ -1,0 +1,230 @@
+"""Which columns make an image: of a crystal with its defects, loose ones, or both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from atomvision_hub.analysis.atoms import COLUMN_WIDTH
+from atomvision_hub.analysis.column_model.cells import EXPLAINED, find_crystal
+from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit
+from atomvision_hub.analysis.column_model.loose import MOST, LooseFit, fit_loose
+from atomvision_hub.analysis.column_model.motif import PENALTY
+from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, white_noise
+from atomvision_hub.analysis.errors import AnalysisError
+
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+#: Pixels of the largest image that is fitted.
+MOST_PIXELS = 2**18
+
+_LOOSENED = 1.06  # residual over noise from which columns of a crystal are loosened
+_HOT = 6.0  # standard deviations at which a place of the residual loosens the columns around it
+_AROUND = 2.0  # widths
+_MOSTLY = 0.5  # share of loosened columns from which there is no crystal
+_THERE, _SHARE = 4.0, 0.3  # a column is there from so many errors, or from this share of its site's height
+_TRACE = 0.01  # share of its site's height below which a column is not there
+
+
+@dataclass(frozen=True)
+class ColumnFit:
+    """Columns that explain an image, see `fit_columns`.
+
+    Parameters
+    ----------
+    x, y
+        Places in pixels, also of columns that reach into the image from outside; (n,).
+    height
+        Grey levels above `ground`, (n,).
+    site
+        Index of the site in the cell, (n,); -1 for columns that follow no lattice.
+    basis
+        Of the lattice, rows (x, y) in pixels, (2, 2); ``None`` where columns follow none.
+    ground
+        Grey level under the columns.
+    noise
+        Standard deviation of a pixel, measured where no column reaches in Fourier space.
+    ratio
+        Root mean square of what is left of the image over `noise`: 1 where the columns explain it all.
+    left
+        What is left of the image, [row, column].
+    """
+
+    x: Array
+    y: Array
+    height: Array
+    site: Integers
+    basis: Array | None
+    ground: float
+    noise: float
+    ratio: float
+    left: Array = field(repr=False)
+
+
+def fit_columns(
+    image: npt.ArrayLike, pixel_size: float | tuple[float, float], *, width: float = COLUMN_WIDTH
+) -> ColumnFit | None:
+    """Return the columns of atoms that explain an image down to its noise.
+
+    An image is modelled as a sum of Gaussian columns of one known width on an even ground. Where it repeats,
+    all cells tell together where the columns of a cell are, so that columns are told apart that are much
+    nearer than their width; every column has a height of its own where it is another than its site's
+    (vacancies, foreign atoms). What a crystal does not explain, and images without one, get loose columns.
+    The simplest model that leaves nothing but noise is chosen by its description length.
+
+    Parameters
+    ----------
+    image
+        Grey levels [row, column] that are proportional to the intensity, at most `MOST_PIXELS`; rounding to
+        whole levels counts as noise.
+    pixel_size
+        Å/px; pixels must be square.
+    width
+        Standard deviation of a column, Å.
+
+    Returns
+    -------
+    ColumnFit or None
+        ``None`` where there are too many columns to fit, or none. Look at `ColumnFit.ratio`: beyond 1.3 or so
+        the model does not hold (drift, other profiles, a background that changes).
+
+    Raises
+    ------
+    AnalysisError
+        For what is no image, is too large, has pixels that are not square, or columns as wide as a pixel.
+
+    References
+    ----------
+    Images as sums of Gaussian columns whose parameters overlap: A. De Backer et al., Ultramicroscopy 171, 104
+    (2016). Few columns at free places: N. Boyd, G. Schiebinger and B. Recht, SIAM J. Optim. 27, 616 (2017).
+    How many: G. Schwarz, Ann. Stat. 6, 461 (1978), equation 1.
+
+    Examples
+    --------
+    >>> from atomvision_hub import load_structures, simulate_stem
+    >>> frame = simulate_stem(load_structures("reference")["MoS2"], shape=(128, 128), rotation=12)
+    >>> found = fit_columns(frame.image, frame.pixel_size)
+    >>> found.ratio < 1.05, int(found.site.max()) + 1
+    (True, 2)
+    """
+    grey, sigma = _checked(image, pixel_size, width)
+    if np.ptp(grey) == 0:
+        return None
+    # The matrices are small: more threads take longer and change the last digits.
+    with threadpool_limits(1, user_api="blas"):
+        return _fitted(grey, sigma)
+
+
+def _fitted(grey: Array, sigma: float) -> ColumnFit | None:
+    noise = _noise(grey, sigma)
+    crystal = find_crystal(grey, sigma, noise)
+    best = None if crystal is None else _with_loose(grey, crystal, sigma, noise)
+    if best is None or best[1].ratio > EXPLAINED:
+        loose = fit_loose(grey, sigma, noise, np.empty((0, 2)), np.empty(0))
+        if loose is not None and len(loose.heights):
+            other = _answer(None, np.empty(0, dtype=bool), loose, grey, noise)
+            if best is None or other[0] < best[0]:
+                best = other
+    return None if best is None else best[1]
+
+
+def _checked(
+    image: npt.ArrayLike, pixel_size: float | tuple[float, float], width: float
+) -> tuple[Array, float]:
+    grey = np.asarray(image, dtype=np.float64)
+    if grey.ndim != 2 or min(grey.shape) < 16 or not np.isfinite(grey).all():
+        told = " x ".join(map(str, grey.shape))
+        raise AnalysisError(f"the image is {told}; give finite grey levels [row, column], at least 16 x 16")
+    if grey.size > MOST_PIXELS:
+        raise AnalysisError(f"columns are fitted to {MOST_PIXELS} pixels at most, not {grey.size}; crop it")
+    down, across = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,)).tolist()
+    if not (0 < across < math.inf and abs(down / across - 1) < 1e-3):
+        raise AnalysisError(f"pixel_size is {pixel_size}; give the Å/px of square pixels")
+    sigma = width / across
+    if not 1.5 <= sigma <= min(grey.shape) / 4:
+        raise AnalysisError(
+            f"columns of {width:g} Å are {sigma:.3g} px wide; 1.5 px to a quarter of the image are needed"
+        )
+    return grey, sigma
+
+
+def _noise(grey: Array, sigma: float) -> float:
+    """Return the noise, no less than nearly that of rounding to 8 bits, which dark places hide."""
+    return max(white_noise(grey, sigma), 0.9 / math.sqrt(12) * float(np.ptp(grey)) / 255)
+
+
+def _profiles(places: Array, sigma: float, grey: Array) -> Profiles:
+    return Profiles(places, sigma, (grey.shape[0], grey.shape[1]))
+
+
+def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) -> tuple[float, ColumnFit]:
+    """Return a crystal whose columns are free to move where it leaves more than noise."""
+    kept = _answer(crystal, np.ones(len(crystal.site), dtype=bool), None, grey, noise)
+    if crystal.ratio < _LOOSENED:
+        return kept
+    margin = int(MARGIN * sigma) + 1
+    hot = np.abs(clearness(crystal.left, sigma, noise, margin)) > _HOT
+    side = 2 * int(_AROUND * sigma) + 1
+    near = maximum_filter(hot, size=side)
+    column, row = (np.rint(crystal.places) + margin).astype(int).T
+    row, column = row.clip(0, near.shape[0] - 1), column.clip(0, near.shape[1] - 1)
+    free = near[row, column]
+    if not free.any() or free.mean() > _MOSTLY or free.sum() > MOST // 2:
+        return kept
+    held = _profiles(crystal.places[~free], sigma, grey).image(crystal.heights[~free])
+    lit = free & (crystal.heights > 0)
+    loose = fit_loose(
+        grey - held, sigma, noise, crystal.places[lit], crystal.heights[lit], crystal.ground, rounds=5
+    )
+    if loose is None:
+        return kept
+    freed = _answer(crystal, ~free, loose, grey, noise)
+    return min(kept, freed, key=lambda entry: entry[0])
+
+
+def _answer(
+    crystal: CrystalFit | None, held: npt.NDArray[np.bool_], loose: LooseFit | None, grey: Array, noise: float
+) -> tuple[float, ColumnFit]:
+    """Return the description length of a model and the model."""
+    places, heights, site = [], [], []
+    cost = 0.0
+    if crystal is not None:
+        there = held & _there(crystal)
+        places.append(crystal.places[there])
+        heights.append(crystal.heights[there])
+        site.append(crystal.site[there])
+        cost += crystal.cost - (crystal.ratio**2 - 1) * grey.size
+    if loose is not None:
+        places.append(loose.places)
+        heights.append(loose.heights)
+        site.append(np.full(len(loose.heights), -1, dtype=np.int64))
+        inside = ((loose.places > -0.5) & (loose.places < np.array(grey.shape[::-1]) - 0.5)).all(1)
+        cost += PENALTY * int(inside.sum())
+    left = loose.left if loose is not None else crystal.left if crystal is not None else grey
+    ground = loose.ground if loose is not None else crystal.ground if crystal is not None else 0.0
+    ratio = float(np.sqrt((left**2).mean())) / noise
+    x, y = np.concatenate(places).T
+    fit = ColumnFit(
+        x=x,
+        y=y,
+        height=np.concatenate(heights),
+        site=np.concatenate(site),
+        basis=None if crystal is None else crystal.basis,
+        ground=ground,
+        noise=noise,
+        ratio=ratio,
+        left=left,
+    )
+    return cost + (ratio**2 - 1) * grey.size, fit
+
+
+def _there(crystal: CrystalFit) -> npt.NDArray[np.bool_]:
+    """Return which columns are no vacancies."""
+    clear = np.minimum(_THERE * crystal.errors, _SHARE * crystal.usual)
+    return np.asarray(crystal.heights > np.maximum(clear, _TRACE * crystal.usual))

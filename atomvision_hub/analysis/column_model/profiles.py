@@ -1,0 +1,126 @@
+"""Sums of round Gaussian columns, and what least squares needs of them, from profiles along x and y."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import convolve1d
+
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class Profiles:
+    """Columns of height one. As a Gaussian is a product, all sums over pixels are products of matrices.
+
+    Parameters
+    ----------
+    places
+        x, y in pixels, (n, 2); they may lie outside the image.
+    width
+        Standard deviation in pixels.
+    shape
+        Rows and columns of the image.
+    """
+
+    def __init__(self, places: Array, width: float, shape: tuple[int, int]) -> None:
+        self._along = np.arange(shape[1]) - places[:, :1]
+        self._down = np.arange(shape[0]) - places[:, 1:]
+        self.width = width
+        self.x = np.exp(-0.5 * (self._along / width) ** 2)
+        self.y = np.exp(-0.5 * (self._down / width) ** 2)
+
+    @cached_property
+    def slope_x(self) -> Array:
+        """Derivatives of `x` by the places."""
+        return np.asarray(self._along / self.width**2 * self.x)
+
+    @cached_property
+    def slope_y(self) -> Array:
+        """Derivatives of `y` by the places."""
+        return np.asarray(self._down / self.width**2 * self.y)
+
+    def image(self, heights: Array) -> Array:
+        """Return the sum of columns of these heights, [row, column]."""
+        return np.asarray((self.y * heights[:, None]).T @ self.x)
+
+    def sums(self) -> Array:
+        """Return the sum over the pixels of each column, (n,)."""
+        return np.asarray(self.x.sum(1) * self.y.sum(1))
+
+    def seen(self, image: Array) -> Array:
+        """Return the products of each column with an image, summed over the pixels, (n,)."""
+        return np.asarray(((self.x @ image.T) * self.y).sum(1))
+
+    def pulled(self, image: Array) -> tuple[Array, Array]:
+        """Return the same for the derivatives of the columns by x and by y."""
+        along = ((self.slope_x @ image.T) * self.y).sum(1)
+        return np.asarray(along), np.asarray(((self.x @ image.T) * self.slope_y).sum(1))
+
+    def overlaps(self) -> Array:
+        """Return the products of the columns with each other, (n, n)."""
+        return np.asarray((self.x @ self.x.T) * (self.y @ self.y.T))
+
+    def moments(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """Return products, (n, n), of columns and their derivatives: 1·1, 1·x, 1·y, x·x, x·y, y·y."""
+        one, mixed, both = self.x @ self.x.T, self.x @ self.slope_x.T, self.slope_x @ self.slope_x.T
+        other, mixed_y, both_y = self.y @ self.y.T, self.y @ self.slope_y.T, self.slope_y @ self.slope_y.T
+        return (
+            one * other,
+            mixed * other,
+            one * mixed_y,
+            both * other,
+            mixed.T * mixed_y,
+            one * both_y,
+        )
+
+
+def clearness(left: Array, width: float, noise: float, margin: int) -> Array:
+    """Return how many standard deviations of white noise a column would stand out of `left`, everywhere.
+
+    Parameters
+    ----------
+    left
+        What a model leaves of an image, [row, column].
+    width, noise
+        Of a column (pixels) and of a pixel (grey levels).
+    margin
+        So many pixels around the image are searched too: columns there are seen by their tails.
+
+    Returns
+    -------
+    Array
+        [row + 2 margin, column + 2 margin].
+    """
+    reach = int(4 * width)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+
+    def filtered(values: Array, weights: Array) -> Array:
+        once = convolve1d(values, weights, axis=0, mode="constant")
+        return np.asarray(convolve1d(once, weights, axis=1, mode="constant"))
+
+    padded = np.pad(left, margin)
+    squares = filtered(np.pad(np.ones_like(left), margin), kernel**2)
+    # Far outside nearly nothing is seen of a column.
+    seen = np.sqrt(np.maximum(squares, 0.04 * squares.max()))
+    return np.asarray(filtered(padded, kernel) / seen / noise)
+
+
+def strength(width: float) -> float:
+    """Return the square root of the sum of squares of a column of height one."""
+    return width * float(np.sqrt(np.pi))
+
+
+def white_noise(image: Array, width: float) -> float:
+    """Return the standard deviation of an image's noise, from frequencies that no column reaches.
+
+    A Gaussian of standard deviation w has fallen to exp(-2 pi²) = 3e-9 at the frequency 1 / w.
+    """
+    rows, columns = image.shape
+    window = np.outer(*(np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in (rows, columns)))
+    power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
+    frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns))
+    beyond = frequency > min(1 / width, 0.5)
+    return float(np.sqrt(power[beyond].mean() / (window**2).sum()))
