@@ -1,6 +1,8 @@
-"""Columns that explain an image: nearer than their width, missing, foreign, loose, in noise; what is refused."""
+"""Columns that explain an image: nearer than their width, missing, foreign, loose, in noise; refusals."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import ase
 import numpy as np
@@ -24,9 +26,9 @@ Array = npt.NDArray[np.float64]
 SHAPE = (160, 160)
 
 
-def _grey(atoms: ase.Atoms, **pose: float) -> tuple[Array, Array]:
+def _grey(atoms: ase.Atoms, **pose: Any) -> tuple[Array, Array]:
     """Return an 8-bit image and the places of its atoms, px."""
-    frame = simulate_stem(atoms, shape=SHAPE, **pose)  # type: ignore[arg-type]
+    frame = simulate_stem(atoms, shape=SHAPE, **pose)
     table = frame.atoms[frame.atoms["visible"]]
     return to_grey(frame.image)[0].astype(float), np.stack([table["x"], table["y"]], 1).astype(float)
 

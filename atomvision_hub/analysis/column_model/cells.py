@@ -29,6 +29,7 @@ _GUESSES = 2
 _DOUBLINGS, _CANDIDATES = 2, 2
 _FINEST = 0.6  # cycles per width up to which waves of a larger cell are looked for
 _REACH = 6  # indices
+_BINS = 2.0
 
 
 def find_crystal(image: Array, width: float, noise: float) -> CrystalFit | None:
@@ -122,13 +123,16 @@ def larger_bases(fit: CrystalFit, width: float) -> list[Array]:
     """
     # What the crystal leaves with the usual height on every site.
     shape = (fit.left.shape[0], fit.left.shape[1])
+    size = np.array(shape[::-1])
     left = fit.left + Profiles(fit.places, width, shape).image(fit.heights - fit.usual)
     found = []
     for basis in coarser_lattices(fit.basis):
         indices = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].reshape(2, -1).T
         waves = indices @ _inverse(basis)
+        # Within two bins of a wave of the smaller cell, the window shows that wave.
         old = waves @ fit.basis.T
-        new = (np.abs(old - np.rint(old)).max(1) > 0.1) & (np.hypot(*waves.T) < _FINEST / width)
+        away = (old - np.rint(old)) @ _inverse(fit.basis) * size
+        new = (np.hypot(*away.T) > _BINS) & (np.hypot(*waves.T) < _FINEST / width)
         if new.any():
             found.append((float(wave_power(left, waves[new]).mean()), basis))
     return [basis for _, basis in sorted(found, key=lambda entry: -entry[0])]
