@@ -172,6 +172,9 @@ class Analysis:
         Columns in pixels of the image as it is in the file.
     probability
         The segmenter's probability at each column; ``None`` without segmenter.
+    residual
+        What fitted columns leave of the image, root mean square over its noise; ``None`` where `atoms` are
+        peaks.
     graph
         Summary of the graph.
     bonds
@@ -212,6 +215,7 @@ class Analysis:
     contrast: Literal["bright", "dark"]
     atoms: AtomTable
     probability: npt.NDArray[np.float32] | None
+    residual: float | None = None
     graph: GraphSummary
     bonds: AtomGraph = field(repr=False)
     cell: Cell | None
@@ -274,7 +278,7 @@ class Analysis:
                 "apparent_pixel_size": scale.apparent,
                 "unit": scale.unit,
             },
-            "atoms": {"count": len(self.atoms), **self.columns()},
+            "atoms": {"count": len(self.atoms), "residual": _figures(self.residual), **self.columns()},
             "graph": {
                 "nodes": graph.nodes,
                 "edges": graph.edges,

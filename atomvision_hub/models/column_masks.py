@@ -13,11 +13,13 @@ Array = npt.NDArray[np.float64]
 
 #: Residual over noise beyond which columns do not explain an image.
 MOST_LEFT = 1.3
-#: Overlap (intersection over union) of the disks and the network's own mask below which the network is right.
-#: Where noise hides columns the fit has too few and the network does not; chosen on training images of seven
-#: doses: from 0.5 to 0.7 it hardly matters.
-AGREEMENT = 0.6
+#: Overlap (intersection over union) of the disks and the network's own mask below which the network is right,
+#: in images with noise and in those with none but rounding. Where noise hides columns the fit has too few and
+#: the network does not; columns that are wider than 0.5 Å look like pairs, whose disks overlap with the single
+#: ones by less than a half. Chosen on training images of seven doses: 0.1 more or less hardly matters.
+AGREEMENT, AGREEMENT_WITHOUT_NOISE = 0.6, 0.5
 
+_ROUNDING = 2 / 12**0.5 / 255  # twice the noise of rounding to 8 bits, relative to the range of grey levels
 _EDGE = 0.5  # pixels from an outline at which a pixel counts as sure
 
 
@@ -53,7 +55,8 @@ def with_columns(
         return probability
     depth = radius / pixel_size - _distances(fit, (image.shape[0], image.shape[1]))
     inside, own = depth >= 0, probability >= threshold
-    if (inside & own).sum() < AGREEMENT * (inside | own).sum():
+    noisy = fit.noise > _ROUNDING * float(np.ptp(image))
+    if (inside & own).sum() < (AGREEMENT if noisy else AGREEMENT_WITHOUT_NOISE) * (inside | own).sum():
         return probability
     share = np.clip(depth / _EDGE, -1, 1)
     return np.asarray(threshold + np.where(share < 0, threshold, 1 - threshold) * share)

@@ -21,7 +21,7 @@ MARGIN = 3.0
 CHANGE = 15.0
 
 _FINEST = 0.75  # finest wave, in cycles per width: there the profile has fallen to 1.5e-5
-_MOST_COLUMNS, _MOST_SITES = 1500, 60
+_MOST_COLUMNS, _MOST_SITES = 1500, 72
 _ROUNDS = 3
 _ALIKE = 0.01  # relative spread of heights of columns on one site
 _CLIPS = 3  # how often columns of negative height are taken out

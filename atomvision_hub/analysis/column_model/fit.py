@@ -24,6 +24,9 @@ Integers = npt.NDArray[np.int64]
 #: Pixels of the largest image that is fitted.
 MOST_PIXELS = 2**18
 
+_NARROWEST, _WIDEST = 1.5, 0.25  # columns: pixels, and relative to the image
+_WIDTHS, _WIDER = 5, 1.1  # widths that are tried, each so many times the one before
+_LONGER = 150.0  # by how much a description may be longer than the shortest: a few columns' worth
 _LOOSENED = 1.06  # residual over noise from which columns of a crystal are loosened
 _HOT = 6.0  # standard deviations at which a place of the residual loosens the columns around it
 _AROUND = 2.0  # widths
@@ -50,8 +53,13 @@ class ColumnFit:
         Grey level under the columns.
     noise
         Standard deviation of a pixel, measured where no column reaches in Fourier space.
+    width
+        Standard deviation of the columns, px.
     ratio
         Root mean square of what is left of the image over `noise`: 1 where the columns explain it all.
+    cost
+        Description length: chi-squared beyond that of noise, and what the numbers of the model cost. The less
+        the better, between fits to one image.
     left
         What is left of the image, [row, column].
     """
@@ -63,12 +71,14 @@ class ColumnFit:
     basis: Array | None
     ground: float
     noise: float
+    width: float
     ratio: float
+    cost: float
     left: Array = field(repr=False)
 
 
 def fit_columns(
-    image: npt.ArrayLike, pixel_size: float | tuple[float, float], *, width: float = COLUMN_WIDTH
+    image: npt.ArrayLike, pixel_size: float | tuple[float, float], *, width: float | None = COLUMN_WIDTH
 ) -> ColumnFit | None:
     """Return the columns of atoms that explain an image down to its noise.
 
@@ -86,7 +96,8 @@ def fit_columns(
     pixel_size
         Å/px; pixels must be square.
     width
-        Standard deviation of a column, Å.
+        Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, which takes
+        five times as long.
 
     Returns
     -------
@@ -113,25 +124,48 @@ def fit_columns(
     >>> found.ratio < 1.05, int(found.site.max()) + 1
     (True, 2)
     """
-    grey, sigma = _checked(image, pixel_size, width)
+    grey, sigma = _checked(image, pixel_size, COLUMN_WIDTH if width is None else width)
     if np.ptp(grey) == 0:
         return None
+    noise = _noise(grey, sigma)
     # The matrices are small: more threads take longer and change the last digits.
     with threadpool_limits(1, user_api="blas"):
-        return _fitted(grey, sigma)
+        best = _fitted(grey, sigma, noise)
+        return best if width is not None else _of_best_width(grey, best, sigma, noise)
 
 
-def _fitted(grey: Array, sigma: float) -> ColumnFit | None:
-    noise = _noise(grey, sigma)
+def _of_best_width(grey: Array, first: ColumnFit | None, start: float, noise: float) -> ColumnFit | None:
+    """Return the fit of the width that needs the fewest sites for a description that is hardly longer.
+
+    Several narrow columns look like a wide one: what is a little too narrow explains an image as well, by
+    columns that are not there.
+    """
+    fits = [first]
+    for number in range(1, _WIDTHS):
+        if (sigma := start * _WIDER**number) > min(grey.shape) * _WIDEST:
+            break
+        fits.append(_fitted(grey, sigma, noise))
+    found = [fit for fit in fits if fit is not None]
+    least = min((fit.cost for fit in found), default=0.0)
+    enough = [fit for fit in found if fit.cost <= least + _LONGER + 0.5 * max(0.0, least)]
+    return min(enough, key=lambda fit: (_parts(fit), fit.cost), default=None)
+
+
+def _parts(fit: ColumnFit) -> int:
+    """Return how many places describe a fit: those of sites, and of loose columns."""
+    return len(np.unique(fit.site[fit.site >= 0])) + int((fit.site < 0).sum())
+
+
+def _fitted(grey: Array, sigma: float, noise: float) -> ColumnFit | None:
     crystal = find_crystal(grey, sigma, noise)
     best = None if crystal is None else _with_loose(grey, crystal, sigma, noise)
-    if best is None or best[1].ratio > EXPLAINED:
+    if best is None or best.ratio > EXPLAINED:
         loose = fit_loose(grey, sigma, noise, np.empty((0, 2)), np.empty(0))
         if loose is not None and len(loose.heights):
-            other = _answer(None, np.empty(0, dtype=bool), loose, grey, noise)
-            if best is None or other[0] < best[0]:
+            other = _answer(None, np.empty(0, dtype=bool), loose, grey, sigma, noise)
+            if best is None or other.cost < best.cost:
                 best = other
-    return None if best is None else best[1]
+    return best
 
 
 def _checked(
@@ -147,7 +181,7 @@ def _checked(
     if not (0 < across < math.inf and abs(down / across - 1) < 1e-3):
         raise AnalysisError(f"pixel_size is {pixel_size}; give the Å/px of square pixels")
     sigma = width / across
-    if not 1.5 <= sigma <= min(grey.shape) / 4:
+    if not _NARROWEST <= sigma <= min(grey.shape) * _WIDEST:
         raise AnalysisError(
             f"columns of {width:g} Å are {sigma:.3g} px wide; 1.5 px to a quarter of the image are needed"
         )
@@ -163,15 +197,14 @@ def _profiles(places: Array, sigma: float, grey: Array) -> Profiles:
     return Profiles(places, sigma, (grey.shape[0], grey.shape[1]))
 
 
-def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) -> tuple[float, ColumnFit]:
+def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) -> ColumnFit:
     """Return a crystal whose columns are free to move where it leaves more than noise."""
-    kept = _answer(crystal, np.ones(len(crystal.site), dtype=bool), None, grey, noise)
+    kept = _answer(crystal, np.ones(len(crystal.site), dtype=bool), None, grey, sigma, noise)
     if crystal.ratio < _LOOSENED:
         return kept
     margin = int(MARGIN * sigma) + 1
     hot = np.abs(clearness(crystal.left, sigma, noise, margin)) > _HOT
-    side = 2 * int(_AROUND * sigma) + 1
-    near = maximum_filter(hot, size=side)
+    near = maximum_filter(hot, size=2 * int(_AROUND * sigma) + 1)
     column, row = (np.rint(crystal.places) + margin).astype(int).T
     row, column = row.clip(0, near.shape[0] - 1), column.clip(0, near.shape[1] - 1)
     free = near[row, column]
@@ -184,33 +217,38 @@ def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) ->
     )
     if loose is None:
         return kept
-    freed = _answer(crystal, ~free, loose, grey, noise)
-    return min(kept, freed, key=lambda entry: entry[0])
+    freed = _answer(crystal, ~free, loose, grey, sigma, noise)
+    return freed if freed.cost < kept.cost else kept
 
 
 def _answer(
-    crystal: CrystalFit | None, held: npt.NDArray[np.bool_], loose: LooseFit | None, grey: Array, noise: float
-) -> tuple[float, ColumnFit]:
-    """Return the description length of a model and the model."""
+    crystal: CrystalFit | None,
+    held: npt.NDArray[np.bool_],
+    loose: LooseFit | None,
+    grey: Array,
+    sigma: float,
+    noise: float,
+) -> ColumnFit:
+    """Return the model of a crystal's columns that are held on their sites, and loose ones."""
     places, heights, site = [], [], []
-    cost = 0.0
+    left, ground, cost = grey, 0.0, 0.0
     if crystal is not None:
         there = held & _there(crystal)
         places.append(crystal.places[there])
         heights.append(crystal.heights[there])
         site.append(crystal.site[there])
+        left, ground = crystal.left, crystal.ground
         cost += crystal.cost - (crystal.ratio**2 - 1) * grey.size
     if loose is not None:
         places.append(loose.places)
         heights.append(loose.heights)
         site.append(np.full(len(loose.heights), -1, dtype=np.int64))
+        left, ground = loose.left, loose.ground
         inside = ((loose.places > -0.5) & (loose.places < np.array(grey.shape[::-1]) - 0.5)).all(1)
         cost += PENALTY * int(inside.sum())
-    left = loose.left if loose is not None else crystal.left if crystal is not None else grey
-    ground = loose.ground if loose is not None else crystal.ground if crystal is not None else 0.0
     ratio = float(np.sqrt((left**2).mean())) / noise
     x, y = np.concatenate(places).T
-    fit = ColumnFit(
+    return ColumnFit(
         x=x,
         y=y,
         height=np.concatenate(heights),
@@ -218,10 +256,11 @@ def _answer(
         basis=None if crystal is None else crystal.basis,
         ground=ground,
         noise=noise,
+        width=sigma,
         ratio=ratio,
+        cost=cost + (ratio**2 - 1) * grey.size,
         left=left,
     )
-    return cost + (ratio**2 - 1) * grey.size, fit
 
 
 def _there(crystal: CrystalFit) -> npt.NDArray[np.bool_]:

@@ -27,7 +27,10 @@ _RELATIVE = 2e-4  # error of structure factors that is no noise: the window, pix
 _LEAST = 1e-4  # height relative to the highest below which a column is none; hydrogen beside bismuth: 5e-4
 _SAME = 0.1  # widths within which two columns are one
 _JOINED = 2.0  # widths within which columns may be joined
+_ADDITIONS = 60  # how often columns are added
 _AT_ONCE = 6  # columns added together
+_MOST = 64  # columns from which none is added
+_HIDDEN = 1e-4  # part of a column's certainty that the others leave it at least
 _FARTHEST = 0.4  # widths that a column moves in one step
 _TRIALS = 5  # columns that are tried to be taken out, those that matter least
 _HOPELESS = 3000.0  # times the penalty: estimated rise of chi-squared at which no trial is made
@@ -67,8 +70,8 @@ class Motif:
         counts = [max(4, int(np.ceil(5 * np.hypot(*vector) / width))) for vector in factors.basis]
         self._shape = (counts[0], counts[1])
         self._grid = np.mgrid[: counts[0], : counts[1]].reshape(2, -1).T / counts @ factors.basis
-        self._waves = np.exp(2j * np.pi * self._grid @ q.T)
-        self._certainty = float(np.sqrt((self._weight * self._blur**2).sum()))
+        waves = self._root * self._blur * np.exp(-2j * np.pi * self._grid @ q.T)
+        self._columns = np.concatenate([waves.real, waves.imag], 1)
         self.places: Array = np.empty((0, 2))
         self.heights: Array = np.empty(0)
         self.misfit = self._misfit(self.places, self.heights)
@@ -90,23 +93,17 @@ class Motif:
         """
         if start is not None:
             self._moved(*start, 20)
-        for _ in range(40):
-            clear = self._clearness()
-            grid = clear.reshape(self._shape)
-            peaks = (grid == maximum_filter(grid, size=3, mode="wrap")).ravel() & (clear > _CLEAR)
-            chosen = np.flatnonzero(peaks)
-            if not len(chosen):
+        for _ in range(_ADDITIONS):
+            places, heights = self._missing(joint=False)
+            if not len(heights):
+                places, heights = self._missing(joint=True)
+            if not len(heights) or len(self.heights) >= _MOST:
                 break
-            chosen = chosen[np.argsort(-clear[chosen])]
-            chosen = chosen[clear[chosen] > 0.25 * clear[chosen[0]]][:_AT_ONCE]
-            before = self.misfit
-            self._moved(
-                np.concatenate([self.places, self._grid[chosen]]),
-                np.concatenate([self.heights, clear[chosen] / self._certainty]),
-                8,
-            )
+            before = self.places, self.heights, self.misfit
+            self._moved(np.concatenate([self.places, places]), np.concatenate([self.heights, heights]), 8)
             self._tidy()
-            if self.misfit > before - penalty:
+            if self.misfit > before[2] - penalty:
+                self.places, self.heights, self.misfit = before
                 break
         self._moved(self.places, self.heights, 30)
         self._tidy()
@@ -128,12 +125,32 @@ class Motif:
         left = self._factors.values - self._model(places, heights)
         return float((self._weight * np.abs(left) ** 2).sum())
 
-    def _clearness(self) -> Array:
-        left = self._factors.values - self._model(self.places, self.heights)
-        return np.asarray((self._waves @ (self._weight * self._blur * left)).real / self._certainty)
+    def _missing(self, *, joint: bool) -> tuple[Array, Array]:
+        """Return places and heights of the columns that what is left speaks for most clearly.
 
-    def _normal(self, places: Array, heights: Array) -> tuple[Array, Array]:
-        """Return normal matrix and gradient of heights, x and y."""
+        Parameters
+        ----------
+        joint
+            Whether the columns that are there may change as well (Rao's score test): finds those that others
+            stand for in part.
+        """
+        left = self._root * (self._factors.values - self._model(self.places, self.heights))
+        certainty = np.full(len(self._grid), float((self._weight * self._blur**2).sum()))
+        if joint and len(self.heights):
+            basis = np.linalg.qr(self._tangents(self.places, self.heights)[0].T)[0]
+            certainty -= ((self._columns @ basis) ** 2).sum(1)
+            certainty = certainty.clip(_HIDDEN * certainty.max())
+        height = self._columns @ np.concatenate([left.real, left.imag]) / certainty
+        clear = height * np.sqrt(certainty)
+        grid = clear.reshape(self._shape)
+        peaks = (grid == maximum_filter(grid, size=3, mode="wrap")).ravel() & (clear > _CLEAR + joint)
+        chosen = np.flatnonzero(peaks)
+        chosen = chosen[np.argsort(-clear[chosen])]
+        chosen = chosen[clear[chosen] > 0.25 * clear[chosen[:1]]][: 1 if joint else _AT_ONCE]
+        return self._grid[chosen], height[chosen]
+
+    def _tangents(self, places: Array, heights: Array) -> tuple[Array, Array]:
+        """Return derivatives by heights, x and y, (3 n, numbers), and what is left, over the noise."""
         q = self._factors.frequencies
         waves = self._waves_of(places)
         left = self._root * (self._factors.values - heights @ waves)
@@ -141,8 +158,12 @@ class Motif:
         lit = -2j * np.pi * waves * heights[:, None]
         every = np.concatenate([waves, lit * q[:, 0], lit * q[:, 1]])
         # Real and imaginary parts are so many more measurements.
-        numbers = np.concatenate([every.real, every.imag], axis=1)
-        return numbers @ numbers.T, numbers @ np.concatenate([left.real, left.imag])
+        return np.concatenate([every.real, every.imag], 1), np.concatenate([left.real, left.imag])
+
+    def _normal(self, places: Array, heights: Array) -> tuple[Array, Array]:
+        """Return normal matrix and gradient of heights, x and y."""
+        tangents, left = self._tangents(places, heights)
+        return tangents @ tangents.T, tangents @ left
 
     def _moved(self, places: Array, heights: Array, steps: int) -> None:
         self.places, self.heights, self.misfit = self._descend(places, heights, steps)
