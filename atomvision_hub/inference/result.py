@@ -278,7 +278,8 @@ class Analysis:
                 "apparent_pixel_size": scale.apparent,
                 "unit": scale.unit,
             },
-            "atoms": {"count": len(self.atoms), "residual": _figures(self.residual), **self.columns()},
+            "atoms": {"count": len(self.atoms), **self.columns()},
+            "fitted": None if self.residual is None else {"residual": _figures(self.residual)},
             "graph": {
                 "nodes": graph.nodes,
                 "edges": graph.edges,

@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 MOST_LEFT = 1.3
 #: Overlap (intersection over union) of the disks and the network's own mask below which the network is right,
 #: in images with noise and in those with none but rounding. Where noise hides columns the fit has too few and
-#: the network does not; columns that are wider than 0.5 Å look like pairs, whose disks overlap with the single
+#: the network does not; columns that are wider than 0.5 Å look like pairs, whose disks overlap with single
 #: ones by less than a half. Chosen on training images of seven doses: 0.1 more or less hardly matters.
 AGREEMENT, AGREEMENT_WITHOUT_NOISE = 0.6, 0.5
 

@@ -270,3 +270,15 @@ def test_real_files(shared_data: Path, tmp_path: Path) -> None:
     assert told.exit_code == 3
     assert {Path(row["file"]).name for row in rows.values()} == {names[0], names[2], "olympus_SIS.tif"}
     assert "a diffraction pattern" in rows["test_diffraction_pattern.dm30"]["reason"]
+
+
+def test_fitted_columns_on_request(pixels: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(pixels).save(tmp_path / "mos2.png")
+    words = (tmp_path / "mos2.png", "--pixel-size", 0.1, "--out", tmp_path / "out", *OPTIONS)
+    assert _run(*words).exit_code == 0
+    peaks = json.loads((tmp_path / "out" / "mos2.png.json").read_text())
+    assert peaks["fitted"] is None
+    assert _run(*words, "--fit-columns").exit_code == 0  # another way: computed anew
+    fitted = json.loads((tmp_path / "out" / "mos2.png.json").read_text())
+    assert fitted["fitted"]["residual"] == pytest.approx(1, abs=0.1)
+    assert fitted["settings"]["fit_columns"] is True

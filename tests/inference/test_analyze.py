@@ -425,3 +425,30 @@ def test_the_lattice_of_an_image_comes_before_its_atoms(pixel_size: float | None
     # A network would be asked at the end.
     steps = analyze_in_steps(image, pixel_size=pixel_size, segmenter="none", classifier="none")
     assert [type(one) for one in steps] == [Analysis]
+
+
+def test_fitted_columns_are_told_apart_and_counted() -> None:
+    """Columns of black phosphorus stand in pairs that the probe merges: peaks show one of each two."""
+    simulated = frame("black-P")
+    grey = np.round(255 * simulated.image / simulated.image.max())
+    truth = true_columns(simulated)
+    peaks = analyze(grey, pixel_size=0.1, classifier="none")
+    fitted = analyze(grey, pixel_size=0.1, classifier="none", fit_columns=True)
+    assert peaks.residual is None
+    assert fitted.residual == pytest.approx(1, abs=0.05)
+    assert fitted.to_dict()["fitted"] == {"residual": fitted.residual and round(fitted.residual, 6)}
+    assert len(peaks.atoms) < 0.7 * len(truth)
+    distance = cKDTree(np.stack([fitted.atoms.x, fitted.atoms.y], 1)).query(truth)[0]
+    assert distance.max() < 0.3  # px: 0.03 Å
+    assert not any("fitted" in warning for warning in fitted.warnings)
+
+
+def test_an_image_that_columns_do_not_explain_keeps_its_peaks() -> None:
+    simulated = frame("MoS2")
+    rows, columns = np.mgrid[:256, :256]
+    ramp = simulated.image / simulated.image.max() + 0.004 * rows + 0.3 * np.sin(columns / 9)
+    result = analyze(ramp, pixel_size=0.1, classifier="none", fit_columns=True)
+    assert result.residual is None
+    assert any("do not explain the image" in warning for warning in result.warnings)
+    large = analyze(np.tile(simulated.image, (3, 3)), pixel_size=0.1, classifier="none", fit_columns=True)
+    assert any("pixels at most" in warning for warning in large.warnings)
