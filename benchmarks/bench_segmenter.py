@@ -2,7 +2,7 @@
 
     python benchmarks/bench_segmenter.py DATASET [--split validation] [--rows N] [--doses 0 5000 500 50]
         [--model DIR] [--config defects] [--workers N] [--card model_cards/atom-segmenter]
-        [--out benchmarks/results/segmenter-DAY.json]
+        [--out benchmarks/results/segmenter-DAY.json] [--picture docs/images/columns.png]
 
 The images are those of the model's card: rows of the split as stored (8 bits), or with Poisson noise of so
 many detected electrons per Å², then 8 bits; masks are disks of the model's first radius (0.5 Å). *network*:
@@ -11,7 +11,8 @@ which also fits columns and takes their disks where they explain the image and a
 Intervals: 95 %, whole materials drawn again. Times are those of one process on one core beside the others.
 
 --card writes the figures into the facts of a model and renders its card anew; only for the test split, which
-is opened once a release.
+is opened once a release. --picture draws three validation images of which less than a quarter of the columns
+can be resolved, at equal steps through them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ import numpy.typing as npt
 import torch
 from _machine import machine_facts
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 from rich.progress import track
 
-from atomvision_hub._files import write_json
+from atomvision_hub._files import atomic_path, write_json
 from atomvision_hub.analysis.atom_scores import true_columns
 from atomvision_hub.cards.model import write_model_card
 from atomvision_hub.engine.scenes import Scenes, decode
@@ -176,6 +178,32 @@ def put_on_card(folder: Path, report: dict[str, Any]) -> None:
     write_model_card(folder)
 
 
+def draw(model: str, groups: list[Scenes], columns: Any, radius: float, path: Path) -> None:
+    """Draw images, masks and both answers as PNG."""
+    network = Segmenter.from_pretrained(model).eval()
+    share = resolvable(columns, groups[:1])
+    dense = [place for place, row in enumerate(groups[0].rows.tolist()) if share[row] < 0.25]
+    places = np.array(dense)[np.linspace(0, len(dense) - 1, 5).astype(int)[1:4]]
+    images, masks, _ = record(groups[0], places, (radius,), Condition(), 0)
+    sizes = groups[0].pixel_size[places].tolist()
+    answers = [network.predict(images), network.predict(images, pixel_size=sizes)]
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = figure.subplots(len(places), 4)
+    for line, (picture, truth) in enumerate(zip(images[:, 0], masks[:, 0], strict=True)):
+        material = str(columns["material_id"][int(groups[0].rows[places[line]])])
+        shown: list[tuple[str, Any]] = [(material.split("-")[-2], picture.numpy()), ("atoms", truth.numpy())]
+        for name, answer in zip(("network", "columns"), answers, strict=True):
+            mask = (answer[line, 0] >= network.threshold).numpy()
+            hits, false, missed, _ = outcome(mask, truth.numpy())
+            shown.append((f"{name}: IoU {hits / (hits + false + missed):.2f}", mask))
+        for axis, (name, values) in zip(axes[line], shown, strict=True):
+            axis.imshow(values, cmap="gray", interpolation="nearest")
+            axis.set_axis_off()
+            axis.set_title(name, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -189,7 +217,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--out", type=Path)
     parser.add_argument("--card", type=Path)
+    parser.add_argument("--picture", type=Path, help="draw three validation images, and no more")
     args = parser.parse_args()
+    if args.picture and args.split == "test":
+        parser.error("pictures are drawn of validation images")
     if args.card and (args.split != "test" or args.rows or 0 not in args.doses):
         parser.error("a card needs all rows of the test split, noise-free among the doses")
 
@@ -199,6 +230,9 @@ def main() -> None:
     part = source.splits[args.split]
     groups = decode(part, Accelerator(cpu=True).device)
     radius = float(Segmenter.from_pretrained(args.model).known["mask_radii"][0])
+    if args.picture:
+        draw(args.model, groups, part.columns, radius, args.picture)
+        return
     materials = [str(name) for name in part.columns["material_id"]]
     report: dict[str, Any] = {
         "machine": machine_facts(),

@@ -141,6 +141,7 @@ def _readme(folder: Path) -> None:
 PREPARED: dict[str, Callable[[Path], object]] = {
     "README.md": _readme,
     "docs/cluster.md": _downloads,
+    "docs/columns.md": lambda folder: scan(folder / "scan.tif"),
     "docs/guides/images.md": _masks,
     "docs/guides/offline.md": lambda folder: scan(folder / "scan.tif"),
     "docs/micrographs.md": _scans,
