@@ -27,6 +27,7 @@ _LARGEST, _LARGER = 0.2, 0.15  # cell relative to the image: one that was found,
 _SAME = 0.02  # by how much the numbers that lead from one basis to another may miss whole ones
 _GUESSES = 2
 _DOUBLINGS, _CANDIDATES = 2, 2
+_MOST_EXPECTED = 40  # sites of a cell that is tried after a smaller one
 _FINEST = 0.6  # cycles per width up to which waves of a larger cell are looked for
 _REACH = 6  # indices
 _BINS = 2.0
@@ -74,8 +75,13 @@ class _Search:
 
     def attempt(self, basis: Array, largest: float) -> bool:
         """Try a basis, unless it is too large or known; return whether it explains the image."""
-        if abs(float(np.linalg.det(basis))) > largest * self.image.size:
+        area = abs(float(np.linalg.det(basis)))
+        if area > largest * self.image.size:
             return False
+        if self.best is not None:
+            multiple = area / abs(float(np.linalg.det(self.best.basis)))
+            if multiple * len(self.best.sites) > _MOST_EXPECTED:
+                return False
         for other in self._tried:
             change = basis @ np.linalg.inv(other)
             # Whole numbers of determinant one: another basis of the same lattice.

@@ -10,6 +10,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
+from atomvision_hub.analysis.column_model.motif import PENALTY
 from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, strength
 
 Array = npt.NDArray[np.float64]
@@ -21,6 +22,8 @@ _CLEAR = 5.0  # standard deviations at which a column is added
 _SAME = 0.3  # widths within which two columns are one
 _OUTSIDE = 2.4  # widths outside the image where columns may be
 _FARTHEST = 0.4  # widths that a column moves in one step
+_FEWER = 16  # how often columns are taken out
+_APART = 4.0  # widths between columns that are taken out together
 _STEPS = 6  # between two searches for more columns
 
 
@@ -86,6 +89,9 @@ def fit_loose(
         heights = np.append(heights, clear[row, column] * noise / strength(width))
     if len(heights) >= MOST:
         return None
+    if len(heights):
+        places, heights = state.fewer(places, heights, noise)
+        left = image - state.ground - Profiles(places, width, shape).image(heights)
     return LooseFit(places, heights, state.ground, left)
 
 
@@ -136,6 +142,40 @@ class _State:
             damping = max(damping / 10, 1e-9)
             if gained < 1e-4 * misfit:
                 break
+        return places, heights
+
+    def fewer(self, places: Array, heights: Array, noise: float) -> tuple[Array, Array]:
+        """Take out columns that others can stand for, as long as the description gets shorter."""
+        most = len(heights)
+        for _ in range(_FEWER):
+            left = self._left(places, heights, self.ground)
+            normal, _ = self._normal(Profiles(places, self.width, self.shape), heights, left)
+            normal /= noise**2
+            normal[np.diag_indices_from(normal)] *= 1 + 1e-9
+            try:
+                variance = np.diag(np.linalg.inv(normal))[: len(heights)]
+            except np.linalg.LinAlgError:
+                break
+            rise = heights**2 / variance.clip(1e-30)
+            # Of those that matter least, some that are far from each other.
+            gone: list[int] = []
+            for index in np.argsort(rise).tolist():
+                if not rise[index] < PENALTY or len(gone) == most:
+                    break
+                if all(np.hypot(*(places[index] - places[other])) > _APART * self.width for other in gone):
+                    gone.append(index)
+            if not gone:
+                break
+            before, ground = float((left**2).sum()), self.ground
+            there, high = self.descend(np.delete(places, gone, 0), np.delete(heights, gone))
+            after = float((self._left(there, high, self.ground) ** 2).sum())
+            if after - before > PENALTY * len(gone) * noise**2:
+                # Together they mattered: fewer at once.
+                self.ground, most = ground, len(gone) // 3
+                if not most:
+                    break
+                continue
+            places, heights = there, high
         return places, heights
 
     def _normal(self, profiles: Profiles, heights: Array, left: Array) -> tuple[Array, Array]:
