@@ -37,6 +37,8 @@ ORDERED = 0.4
 
 #: What fitted columns may leave of an image, relative to its noise; beyond it peaks are what is known.
 MOST_LEFT = 1.3
+#: Share of fitted columns that may be off the lattice.
+MOST_LOOSE = 0.3
 
 _LOOK = 400  # px a side of the centre in which the width of columns is measured
 _WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the first guess
@@ -60,7 +62,7 @@ def find_columns(
 def explaining_columns(
     values: Values, scale: tuple[float, float], peaks: AtomTable, warnings: list[str]
 ) -> tuple[AtomTable, float] | None:
-    """Return the columns that explain an image down to its noise, and what they leave relative to it.
+    """Return the columns of a crystal that explain an image, and what they leave relative to its noise.
 
     Their width is found too. Where they do not explain the image a warning says so, and the answer is
     ``None``.
@@ -70,11 +72,11 @@ def explaining_columns(
     except AnalysisError as problem:
         warnings.append(f"columns were not fitted, peaks are shown: {problem.reason}")
         return None
-    if fit is None or fit.ratio > MOST_LEFT:
-        told = "too many" if fit is None else f"what they leave is {fit.ratio:.1f} times the noise"
+    if fit is None or fit.ratio > MOST_LEFT or (fit.site < 0).mean() > MOST_LOOSE:
+        told = "no crystal" if fit is None else f"what they leave is {fit.ratio:.1f} times the noise"
         warnings.append(
-            f"fitted columns do not explain the image ({told}), peaks are shown; drift, a background that "
-            "changes or columns of several widths are not in the model"
+            f"fitted columns of a crystal do not explain the image ({told}), peaks are shown; drift, a "
+            "background that changes or columns of several widths are not in the model"
         )
         return None
     rows, columns = values.shape

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import LinAlgError
 from scipy.ndimage import maximum_filter
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
 from atomvision_hub.analysis.column_model.cells import EXPLAINED, find_crystal
-from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit
+from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit, fit_crystal
 from atomvision_hub.analysis.column_model.loose import MOST, LooseFit, fit_loose
 from atomvision_hub.analysis.column_model.motif import PENALTY
 from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, white_noise
@@ -96,14 +97,15 @@ def fit_columns(
     pixel_size
         Å/px; pixels must be square.
     width
-        Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, which takes
-        five times as long.
+        Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, where the
+        columns are those of a crystal.
 
     Returns
     -------
     ColumnFit or None
-        ``None`` where there are too many columns to fit, or none. Look at `ColumnFit.ratio`: beyond 1.3 or so
-        the model does not hold (drift, other profiles, a background that changes).
+        ``None`` where there are too many columns to fit, or none, or without a width no crystal. Look at
+        `ColumnFit.ratio`: beyond 1.3 or so the model does not hold (drift, other profiles, a background that
+        changes).
 
     Raises
     ------
@@ -130,25 +132,31 @@ def fit_columns(
     noise = _noise(grey, sigma)
     # The matrices are small: more threads take longer and change the last digits.
     with threadpool_limits(1, user_api="blas"):
-        best = _fitted(grey, sigma, noise)
-        return best if width is not None else _of_best_width(grey, best, sigma, noise)
+        return _fitted(grey, sigma, noise) if width is not None else _of_best_width(grey, sigma, noise)
 
 
-def _of_best_width(grey: Array, first: ColumnFit | None, start: float, noise: float) -> ColumnFit | None:
-    """Return the fit of the width that needs the fewest sites for a description that is hardly longer.
+def _of_best_width(grey: Array, start: float, noise: float) -> ColumnFit | None:
+    """Return the crystal of the width that needs the fewest sites for a description that is hardly longer.
 
     Several narrow columns look like a wide one: what is a little too narrow explains an image as well, by
     columns that are not there.
     """
-    fits = [first]
+    crystal = find_crystal(grey, start, noise)
+    if crystal is None:
+        return None
+    found = [_with_loose(grey, crystal, start, noise)]
     for number in range(1, _WIDTHS):
         if (sigma := start * _WIDER**number) > min(grey.shape) * _WIDEST:
             break
-        fits.append(_fitted(grey, sigma, noise))
-    found = [fit for fit in fits if fit is not None]
-    least = min((fit.cost for fit in found), default=0.0)
+        try:
+            other = fit_crystal(grey, crystal.basis, sigma, noise)
+        except (LinAlgError, np.linalg.LinAlgError):
+            continue
+        if other is not None:
+            found.append(_with_loose(grey, other, sigma, noise))
+    least = min(fit.cost for fit in found)
     enough = [fit for fit in found if fit.cost <= least + _LONGER + 0.5 * max(0.0, least)]
-    return min(enough, key=lambda fit: (_parts(fit), fit.cost), default=None)
+    return min(enough, key=lambda fit: (_parts(fit), fit.cost))
 
 
 def _parts(fit: ColumnFit) -> int:
