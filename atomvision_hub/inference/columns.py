@@ -73,7 +73,11 @@ def explaining_columns(
         warnings.append(f"columns were not fitted, peaks are shown: {problem.reason}")
         return None
     if fit is None or fit.ratio > MOST_LEFT or (fit.site < 0).mean() > MOST_LOOSE:
-        told = "no crystal" if fit is None else f"what they leave is {fit.ratio:.1f} times the noise"
+        told = (
+            "no crystal, or of which width is not clear"
+            if fit is None
+            else f"what they leave is {fit.ratio:.1f} times the noise"
+        )
         warnings.append(
             f"fitted columns of a crystal do not explain the image ({told}), peaks are shown; drift, a "
             "background that changes or columns of several widths are not in the model"

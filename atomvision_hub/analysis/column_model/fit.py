@@ -27,7 +27,9 @@ MOST_PIXELS = 2**18
 
 _NARROWEST, _WIDEST = 1.5, 0.25  # columns: pixels, and relative to the image
 _WIDTHS, _WIDER = 5, 1.1  # widths that are tried, each so many times the one before
-_LONGER = 150.0  # by how much a description may be longer than the shortest: a few columns' worth
+# By how much a description with fewer sites may be longer than the shortest, to be taken and to raise doubts:
+# jitter and drift make images that no width explains exactly.
+_LONGER, _DOUBTFUL = 300.0, 1000.0
 _LOOSENED = 1.06  # residual over noise from which columns of a crystal are loosened
 _HOT = 6.0  # standard deviations at which a place of the residual loosens the columns around it
 _AROUND = 2.0  # widths
@@ -97,15 +99,15 @@ def fit_columns(
     pixel_size
         Å/px; pixels must be square.
     width
-        Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, where the
-        columns are those of a crystal.
+        Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, for columns
+        of a crystal.
 
     Returns
     -------
     ColumnFit or None
-        ``None`` where there are too many columns to fit, or none, or without a width no crystal. Look at
-        `ColumnFit.ratio`: beyond 1.3 or so the model does not hold (drift, other profiles, a background that
-        changes).
+        ``None`` where there are too many columns to fit, or none; without a width also where there is no
+        crystal, or several widths would do. Look at `ColumnFit.ratio`: beyond 1.3 or so the model does not
+        hold (drift, other profiles, a background that changes).
 
     Raises
     ------
@@ -155,8 +157,10 @@ def _of_best_width(grey: Array, start: float, noise: float) -> ColumnFit | None:
         if other is not None:
             found.append(_with_loose(grey, other, sigma, noise))
     least = min(fit.cost for fit in found)
-    enough = [fit for fit in found if fit.cost <= least + _LONGER + 0.5 * max(0.0, least)]
-    return min(enough, key=lambda fit: (_parts(fit), fit.cost))
+    least += 0.5 * max(0.0, least)
+    best = min((fit for fit in found if fit.cost <= least + _LONGER), key=lambda fit: (_parts(fit), fit.cost))
+    doubtful = any(_parts(fit) < _parts(best) for fit in found if fit.cost <= least + _DOUBTFUL)
+    return None if doubtful else best
 
 
 def _parts(fit: ColumnFit) -> int:
