@@ -3,9 +3,9 @@
     python benchmarks/bench_columns.py [--every 4] [--out benchmarks/results/columns-DAY.json]
 
 Every fourth of the embedded reference monolayers, 256 x 256 px of 0.1 Å, recorded with the presets `good`,
-`typical` (source size, jitter, drift) and `poor`. A column is found within 0.25 Å; atoms within 0.05 Å of each
-other are one. A recording is right where at least 95 % of its columns are found and of the found ones are
-columns.
+`typical` (source size, jitter, drift) and `poor`. A column is found within 0.25 Å; atoms within 0.05 Å of
+each other are one. A recording is right where at least 95 % of its columns are found and of the found ones
+are columns.
 """
 
 from __future__ import annotations
