@@ -1,7 +1,8 @@
 """What rendering training images costs beside decoding them, and whether a training loop waits for it.
 
     python benchmarks/bench_rendering.py --data build/stem2d [--images N] [--steps N] [--seed N]
-        [--workers N ...] [--network NAME --side N] [--out benchmarks/results/rendering-DATE.json]
+        [--workers N ...] [--network NAME --side N] [--pace RATE ...]
+        [--out benchmarks/results/rendering-DATE.json]
 
 On one thread, turn by turn, in processor time: Pillow decodes the PNGs of the config ``rotated`` (256 x 256
 pixels of 0.1 Å, random poses), and the crystals of the same rows are rendered in such views, and in views of
@@ -9,6 +10,9 @@ random pixel size, ideal and recorded. Then images per second that arrive from 0
 and the share of a training loop (`resnet10t` of the shipped classifier, 96 x 96; others by `--network` and
 `--side`) that is spent waiting for batches. With CUDA the same for batches made on the GPU beside the step
 before, in time by its own events.
+
+--pace: how long a device that takes so many images (`--side` pixels) a second would wait for the same
+workers: the loop sleeps for the time of each batch, as a processor may while a GPU computes.
 """
 
 from __future__ import annotations
@@ -154,6 +158,20 @@ def training(made: RenderedCrystals, steps: int, network: str) -> dict[str, floa
     return result
 
 
+def paced(made: RenderedCrystals, steps: int, rate: float) -> float:
+    """Return which part of the time a device that takes `rate` images a second waits for batches."""
+    arriving = made.epoch(1)
+    for _ in islice(arriving, 3):  # workers start and fill what they may prepare
+        time.sleep(BATCH / rate)
+    waited, began = 0.0, time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        next(arriving)
+        waited += time.perf_counter() - asked
+        time.sleep(BATCH / rate)
+    return waited / (time.perf_counter() - began)
+
+
 def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
@@ -170,6 +188,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--network", default="resnet10t", help="timm network of the training loop")
     parser.add_argument("--side", type=int, default=96, help="its input, px")
+    parser.add_argument("--pace", type=float, nargs="*", default=[], help="images/s of a device elsewhere")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file for the raw figures")
     options = parser.parse_args()
@@ -185,12 +204,18 @@ def main() -> None:
         told["training"] = training(
             batches(crystals, workers, options.side, options.seed), options.steps, options.network
         )
+        told["paced_waiting_share"] = {
+            f"{rate:g}": paced(batches(crystals, workers, options.side, options.seed), options.steps, rate)
+            for rate in options.pace
+        }
         flows[str(workers)] = told
         print(
             f"{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
             f"at {told['training']['images_per_second']:,.0f} images/s waits "
             f"{100 * told['training']['waiting_share']:.1f} % of the time"
         )
+        for rate, share in told["paced_waiting_share"].items():
+            print(f"    a device that takes {rate} images/s would wait {100 * share:.1f} %")
     result = {
         "machine": machine_facts(),
         "seed": options.seed,
