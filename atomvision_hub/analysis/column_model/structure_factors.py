@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve
+from scipy.linalg import LinAlgWarning, solve
 
 Array = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
@@ -70,7 +71,10 @@ def structure_factors(image: Array, basis: Array, finest: float, noise: float) -
     steps = np.mgrid[-2 * reach : 2 * reach + 1, -2 * reach : 2 * reach + 1].reshape(2, -1).T
     table = _transform(steps @ reciprocal, window_x, window_y, None).reshape(4 * reach + 1, -1)
     first, second = np.moveaxis(indices[:, None] - indices[None], -1, 0) + 2 * reach
-    values = solve(table[first, second], measured, assume_a="her")
+    with warnings.catch_warnings():
+        # Of cells nearly as long as the image waves cannot be told apart; what comes of it explains nothing.
+        warnings.simplefilter("ignore", LinAlgWarning)
+        values = solve(table[first, second], measured, assume_a="her")
     half = (indices[:, 0] > 0) | ((indices[:, 0] == 0) & (indices[:, 1] >= 0))
     spread = np.sqrt((window_x**2).sum() * (window_y**2).sum()) / (window_x.sum() * window_y.sum())
     return StructureFactors(basis, indices[half], frequencies[half], values[half], float(noise * spread))
