@@ -174,8 +174,9 @@ class Segmenter(HubModel):
             Radius of an atom's disk in Å, one of ``known["mask_radii"]``; the first by default.
         pixel_size
             Å/px, one number or one for each image. Given it, columns are fitted to each image
-            (`analysis.fit_columns`, 0.1 to 5 s on one core), and where they explain it and agree with the
-            network their disks are the answer: columns that the probe merges are told apart.
+            (`analysis.fit_columns`: half a second on one core, 20 s at worst), and where they explain it
+            and agree with the network their disks are the answer: columns that the probe merges are told
+            apart.
 
         Raises
         ------
