@@ -183,13 +183,18 @@ def _fitted(grey: Array, sigma: float, noise: float) -> ColumnFit | None:
 def _checked(
     image: npt.ArrayLike, pixel_size: float | tuple[float, float], width: float
 ) -> tuple[Array, float]:
-    grey = np.asarray(image, dtype=np.float64)
+    try:
+        grey = np.asarray(image, dtype=np.float64)
+        down, across = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,)).tolist()
+    except (TypeError, ValueError):
+        raise AnalysisError(
+            "give grey levels [row, column] and Å/px as numbers, one or (row, column)"
+        ) from None
     if grey.ndim != 2 or min(grey.shape) < 16 or not np.isfinite(grey).all():
         told = " x ".join(map(str, grey.shape))
         raise AnalysisError(f"the image is {told}; give finite grey levels [row, column], at least 16 x 16")
     if grey.size > MOST_PIXELS:
         raise AnalysisError(f"columns are fitted to {MOST_PIXELS} pixels at most, not {grey.size}; crop it")
-    down, across = np.broadcast_to(np.asarray(pixel_size, dtype=np.float64), (2,)).tolist()
     if not (0 < across < math.inf and abs(down / across - 1) < 1e-3):
         raise AnalysisError(f"pixel_size is {pixel_size}; give the Å/px of square pixels")
     sigma = width / across
