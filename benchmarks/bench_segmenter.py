@@ -255,6 +255,13 @@ def main() -> None:
             told = "all columns" if low >= 1 else f"{100 * low:g} to {100 * high:g} % of columns"
             if picked:
                 report["resolvable"][f"{told} resolvable"] = summary(results, materials, picked)
+        light = [row for row in sorted(results) if 1 in part.columns["atoms"][row]["number"]]
+        heavier = sorted(set(results) - set(light))
+        report["hydrogen"] = {
+            name: summary(results, materials, rows)
+            for name, rows in (("with", light), ("without", heavier))
+            if rows
+        }
     if args.out:
         write_json(args.out, report)
     if args.card:
