@@ -171,7 +171,8 @@ def put_on_card(folder: Path, report: dict[str, Any]) -> None:
         "rows": rows,
         "note": "Columns on a lattice with heights of their own, or loose ones, explain the image down "
         "to its noise (`analysis.fit_columns`). Where they do and agree with the network (IoU 0.6, "
-        "0.5 without noise), their disks are the answer, elsewhere the network's mask. By `benchmarks/bench_segmenter.py`.",
+        "0.5 without noise), their disks are the answer, elsewhere the network's mask. "
+        "By `benchmarks/bench_segmenter.py`.",
     }
     facts["tables"] = [*(entry for entry in facts["tables"] if entry["title"] != title), table]
     write_json(folder / "facts.json", facts)
