@@ -11,8 +11,8 @@ and the share of a training loop (`resnet10t` of the shipped classifier, 96 x 96
 `--side`) that is spent waiting for batches. With CUDA the same for batches made on the GPU beside the step
 before, in time by its own events.
 
---pace: how long a device that takes so many images (`--side` pixels) a second would wait for the same
-workers: the loop sleeps for the time of each batch, as a processor may while a GPU computes.
+--pace: how long a device that takes so many images (`--side` pixels) a second would have nothing to do with
+the same workers; its computing is a sleep, as a processor may while a GPU computes.
 """
 
 from __future__ import annotations
@@ -159,17 +159,23 @@ def training(made: RenderedCrystals, steps: int, network: str) -> dict[str, floa
 
 
 def paced(made: RenderedCrystals, steps: int, rate: float) -> float:
-    """Return which part of the time a device that takes `rate` images a second waits for batches."""
-    arriving = made.epoch(1)
+    """Return which part of the time a device that takes `rate` images a second has nothing to do.
+
+    Work is handed over as to a GPU: while the device computes a batch, the loop asks for the next one.
+    """
+    arriving, each = made.epoch(1), BATCH / rate
     for _ in islice(arriving, 3):  # workers start and fill what they may prepare
-        time.sleep(BATCH / rate)
-    waited, began = 0.0, time.perf_counter()
+        time.sleep(each)
+    next(arriving)
+    began = time.perf_counter()
+    done, idle = began + each, 0.0
     for _ in range(steps):
-        asked = time.perf_counter()
         next(arriving)
-        waited += time.perf_counter() - asked
-        time.sleep(BATCH / rate)
-    return waited / (time.perf_counter() - began)
+        now = time.perf_counter()
+        idle += max(0.0, now - done)
+        time.sleep(max(0.0, done - now))
+        done = max(now, done) + each
+    return idle / (done - began)
 
 
 def _event() -> torch.cuda.Event:
@@ -204,7 +210,7 @@ def main() -> None:
         told["training"] = training(
             batches(crystals, workers, options.side, options.seed), options.steps, options.network
         )
-        told["paced_waiting_share"] = {
+        told["paced_idle_share"] = {
             f"{rate:g}": paced(batches(crystals, workers, options.side, options.seed), options.steps, rate)
             for rate in options.pace
         }
@@ -214,8 +220,8 @@ def main() -> None:
             f"at {told['training']['images_per_second']:,.0f} images/s waits "
             f"{100 * told['training']['waiting_share']:.1f} % of the time"
         )
-        for rate, share in told["paced_waiting_share"].items():
-            print(f"    a device that takes {rate} images/s would wait {100 * share:.1f} %")
+        for rate, share in told["paced_idle_share"].items():
+            print(f"    a device that takes {rate} images/s would be idle {100 * share:.1f} %")
     result = {
         "machine": machine_facts(),
         "seed": options.seed,
