@@ -180,7 +180,7 @@ def first_lattices(image: Array) -> tuple[View, Array, Array, float, list[Array]
 
 def coarser_lattices(basis: Array) -> list[Array]:
     """Return the reduced bases of the three doubled and the four tripled cells of a lattice."""
-    reciprocal = _inverse(basis)
+    reciprocal = inverse_basis(basis)
     return [
         _of_reciprocal(_span([[p, 0], [0, p], [h, k]]) / p @ reciprocal)
         for p in (2, 3)
@@ -203,7 +203,7 @@ def _from_guess(
     for step in range(_MOST_STEPS):
         # Before lines are straightened there is no point in being exact.
         done = _ROUGH if scanned and step == 0 else _EXACT
-        fit = refine(view, _inverse(basis), finest, power, noise, done=done)
+        fit = refine(view, inverse_basis(basis), finest, power, noise, done=done)
         waves = fit_waves(view, fit.reciprocal, half_indices(fit.reciprocal, finest))
         if scanned:
             offsets, jitter = line_offsets(waves, recorded)
@@ -223,7 +223,7 @@ def _from_guess(
         left = view.image - waves.image()
         left_power = view.power(left)
         left_noise = view.noise(left_power, rounding)
-        coarser = _coarser(view, _inverse(fit.reciprocal), left, left_power, left_noise, finest)
+        coarser = _coarser(view, inverse_basis(fit.reciprocal), left, left_power, left_noise, finest)
         if coarser is None:
             break
         basis = coarser
@@ -235,7 +235,7 @@ def _from_guess(
     waves, dropped, weakest = _finer(view, waves, left_noise, finest, tolerance)
     if dropped:
         fit = refine(view, waves.reciprocal, finest, power, noise)
-    basis, covariance = _reduced_with(_inverse(fit.reciprocal), fit.covariance)
+    basis, covariance = _reduced_with(inverse_basis(fit.reciprocal), fit.covariance)
     waves, level = _whole(view, waves, left_noise)
     return Found(
         basis=basis,
@@ -365,7 +365,7 @@ def _peaks(view: View, basis: Array, power: Array, noise: Array, finest: float) 
 
 def _by_peaks(view: View, basis: Array, peaks: list[tuple[Array, float]]) -> Array | None:
     """Return the cell whose fractions of the reciprocal lattice explain the clearest wave and most others."""
-    reciprocal = _inverse(basis)
+    reciprocal = inverse_basis(basis)
     places, weights = np.array([place for place, _ in peaks]), [weight for _, weight in peaks]
     best, found = np.inf, None
     index = basis @ places[0]
@@ -406,7 +406,7 @@ def _top(view: View, power: Array, row: int, column: int) -> Array:
 
 def _by_all(view: View, basis: Array, left: Array, noise: Array, finest: float) -> Array | None:
     """Look for the waves of doubled and tripled cells together, each too weak to be seen alone."""
-    reciprocal = _inverse(basis)
+    reciprocal = inverse_basis(basis)
     fine = view.power(left, finer=2)
     nodes = []
     for p in (2, 3):
@@ -471,7 +471,7 @@ def _finer(
     """Add the translations that nothing speaks against, or no more than crystals are forgiven."""
     dropped: list[Superstructure] = []
     while True:
-        basis = _inverse(waves.reciprocal)
+        basis = inverse_basis(waves.reciprocal)
         whole, level = _whole(view, waves, noise)
         allowed = RELATIVE_TOLERANCE * float(np.hypot(*basis.T).sum()) if tolerance is None else tolerance
         tests = _superstructures(whole, basis, level, finest, allowed)
@@ -484,7 +484,7 @@ def _finer(
         if np.hypot(*finer[0]) < 0.7 / finest:
             raise NoLatticeError
         dropped.append(test)
-        reciprocal = _inverse(finer)
+        reciprocal = inverse_basis(finer)
         waves = fit_waves(view, reciprocal, half_indices(reciprocal, finest))
 
 
@@ -545,13 +545,13 @@ def _reduced(basis: npt.ArrayLike) -> Array:
     return np.array(reduce_basis(basis)).reshape(2, 2)
 
 
-def _inverse(basis: npt.ArrayLike) -> Array:
+def inverse_basis(basis: npt.ArrayLike) -> Array:
     """Return the reciprocal of a basis of rows, or the basis of a reciprocal one."""
     return np.asarray(np.linalg.inv(np.asarray(basis, dtype=float)).T, dtype=float)
 
 
 def _of_reciprocal(reciprocal: Array) -> Array:
-    return _reduced(_inverse(reciprocal))
+    return _reduced(inverse_basis(reciprocal))
 
 
 def _reduced_with(basis: Array, covariance: Array) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ from atomvision_hub.analysis import (
 )
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
 from atomvision_hub.analysis.atoms.table import measured
+from atomvision_hub.analysis.column_model import MOST_LEFT
 from atomvision_hub.inference.inputs import COARSEST, Values
 from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
 from atomvision_hub.inference.result import Calibration, GraphSummary
@@ -35,8 +36,6 @@ CUTOFF, CUTOFF_NEAREST = 4.0, 1.6
 #: Below this order the lattice class means little (columns at random have 0.1 to 0.3).
 ORDERED = 0.4
 
-#: What fitted columns may leave of an image, relative to its noise; beyond it peaks are what is known.
-MOST_LEFT = 1.3
 #: Share of fitted columns that may be off the lattice.
 MOST_LOOSE = 0.3
 
@@ -83,8 +82,7 @@ def explaining_columns(
             "background that changes or columns of several widths are not in the model"
         )
         return None
-    rows, columns = values.shape
-    inside = (fit.x > -0.5) & (fit.x < columns - 0.5) & (fit.y > -0.5) & (fit.y < rows - 0.5)
+    inside = fit.inside
     error = np.full(int(inside.sum()), fit.noise / (math.sqrt(math.pi) * fit.width))
     found = (fit.x[inside], fit.y[inside], fit.height[inside], error)
     return measured(values, found, (fit.width, fit.width), peaks.pixel_size), fit.ratio

@@ -6,13 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from atomvision_hub.analysis.column_model import ColumnFit, fit_columns
+from atomvision_hub.analysis.column_model import MOST_LEFT, ColumnFit, fit_columns
 from atomvision_hub.analysis.errors import AnalysisError
 
 Array = npt.NDArray[np.float64]
 
-#: Residual over noise beyond which columns do not explain an image.
-MOST_LEFT = 1.3
 #: Overlap (intersection over union) of the disks and the network's own mask below which the network is right,
 #: in images with noise and in those with none but rounding. Where noise hides columns the fit has too few and
 #: the network does not; columns that are wider than 0.5 Å look like pairs, whose disks overlap with single

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from atomvision_hub.analysis.column_model.fit import ColumnFit, fit_columns
+from atomvision_hub.analysis.column_model.fit import MOST_LEFT, ColumnFit, fit_columns
 
-__all__ = ["ColumnFit", "fit_columns"]
+__all__ = ["MOST_LEFT", "ColumnFit", "fit_columns"]

@@ -14,7 +14,7 @@ from atomvision_hub.analysis.column_model.profiles import Profiles
 from atomvision_hub.analysis.column_model.structure_factors import wave_power
 from atomvision_hub.analysis.harmonics import NoLatticeError, refine
 from atomvision_hub.analysis.lattice_fit import fit_lattice
-from atomvision_hub.analysis.lattice_search import coarser_lattices, first_lattices
+from atomvision_hub.analysis.lattice_search import coarser_lattices, first_lattices, inverse_basis
 
 Array = npt.NDArray[np.float64]
 
@@ -111,10 +111,10 @@ def first_bases(image: Array) -> Iterator[Array]:
     view, power, noise, finest, guesses = first_lattices(grey)
     for basis in guesses[:_GUESSES]:
         try:
-            fit = refine(copy(view), _inverse(basis), finest, power, noise)
+            fit = refine(copy(view), inverse_basis(basis), finest, power, noise)
         except NoLatticeError:
             continue
-        yield _inverse(fit.reciprocal)
+        yield inverse_basis(fit.reciprocal)
 
 
 def larger_bases(fit: CrystalFit, width: float) -> list[Array]:
@@ -134,16 +134,11 @@ def larger_bases(fit: CrystalFit, width: float) -> list[Array]:
     found = []
     for basis in coarser_lattices(fit.basis):
         indices = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].reshape(2, -1).T
-        waves = indices @ _inverse(basis)
+        waves = indices @ inverse_basis(basis)
         # Within two bins of a wave of the smaller cell, the window shows that wave.
         old = waves @ fit.basis.T
-        away = (old - np.rint(old)) @ _inverse(fit.basis) * size
+        away = (old - np.rint(old)) @ inverse_basis(fit.basis) * size
         new = (np.hypot(*away.T) > _BINS) & (np.hypot(*waves.T) < _FINEST / width)
         if new.any():
             found.append((float(wave_power(left, waves[new]).mean()), basis))
     return [basis for _, basis in sorted(found, key=lambda entry: -entry[0])]
-
-
-def _inverse(basis: Array) -> Array:
-    """Return the reciprocal of a basis of rows, or the basis of a reciprocal one."""
-    return np.asarray(np.linalg.inv(basis).T, dtype=np.float64)

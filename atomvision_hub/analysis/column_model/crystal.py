@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from atomvision_hub.analysis.column_model.motif import PENALTY, Motif
-from atomvision_hub.analysis.column_model.profiles import Profiles
+from atomvision_hub.analysis.column_model.profiles import Profiles, in_image
 from atomvision_hub.analysis.column_model.structure_factors import structure_factors
 
 Array = npt.NDArray[np.float64]
@@ -24,13 +24,13 @@ _FINEST = 0.75  # finest wave, in cycles per width: there the profile has fallen
 _MOST_COLUMNS, _MOST_SITES = 1500, 72
 _ROUNDS = 3
 _ALIKE = 0.01  # relative spread of heights of columns on one site
-_CLIPS = 3  # how often columns of negative height are taken out
 _FIRST = 0.3  # the same, before it is known which columns differ
+_CLIPS = 3  # how often columns of negative height are taken out
 _FAINT = 0.02  # heights below this part of the highest site's spread as if they had it
 _DIFFERENT = 0.05  # relative change, beside 1.7 times the noise, from which a column counts as changed
 _STRAY = 0.6  # widths that a site may move in one step
 _HOPELESS = 6.0  # residual over noise at which a cell with many changed columns is given up
-_CHANGED = 0.3
+_CHANGED = 0.3  # share of the columns that counts as many
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def fit_crystal(image: Array, basis: Array, width: float, noise: float) -> Cryst
             if np.abs(moved).max() < _STRAY * width:
                 sites, basis = sites + moved, basis + change
         usual = site_heights[site]
-        inside = ((places > -0.5) & (places < np.array(shape[::-1]) - 0.5)).all(1)
+        inside = in_image(places, shape)
         differs = np.abs(fitted.heights - usual) > _DIFFERENT * usual + 1.7 * noise
         changed, ratio = int((differs & inside).sum()), float(np.sqrt((fitted.left**2).mean())) / noise
         found = CrystalFit(

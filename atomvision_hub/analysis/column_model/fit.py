@@ -16,12 +16,14 @@ from atomvision_hub.analysis.column_model.cells import EXPLAINED, find_crystal
 from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit, fit_crystal
 from atomvision_hub.analysis.column_model.loose import MOST, LooseFit, fit_loose
 from atomvision_hub.analysis.column_model.motif import PENALTY
-from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, white_noise
+from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, in_image, white_noise
 from atomvision_hub.analysis.errors import AnalysisError
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+#: `ColumnFit.ratio` beyond which columns do not explain an image.
+MOST_LEFT = 1.3
 #: Pixels of the largest image that is fitted.
 MOST_PIXELS = 2**18
 
@@ -78,6 +80,12 @@ class ColumnFit:
     ratio: float
     cost: float
     left: Array = field(repr=False)
+
+    @property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """Which columns lie in the image, (n,)."""
+        shape = (self.left.shape[0], self.left.shape[1])
+        return in_image(np.stack([self.x, self.y], 1), shape)
 
 
 def fit_columns(
@@ -261,8 +269,7 @@ def _answer(
         heights.append(loose.heights)
         site.append(np.full(len(loose.heights), -1, dtype=np.int64))
         left, ground = loose.left, loose.ground
-        inside = ((loose.places > -0.5) & (loose.places < np.array(grey.shape[::-1]) - 0.5)).all(1)
-        cost += PENALTY * int(inside.sum())
+        cost += PENALTY * int(in_image(loose.places, (grey.shape[0], grey.shape[1])).sum())
     ratio = float(np.sqrt((left**2).mean())) / noise
     x, y = np.concatenate(places).T
     return ColumnFit(

@@ -77,6 +77,11 @@ class Profiles:
         )
 
 
+def in_image(places: Array, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return which places (x, y), (n, 2), lie on pixels of an image of so many rows and columns."""
+    return np.asarray(((places > -0.5) & (places < np.array(shape[::-1]) - 0.5)).all(1))
+
+
 def clearness(left: Array, width: float, noise: float, margin: int) -> Array:
     """Return how many standard deviations of white noise a column would stand out of `left`, everywhere.
 
