@@ -1,15 +1,16 @@
 """What rendering training images costs beside decoding them, and whether a training loop waits for it.
 
     python benchmarks/bench_rendering.py --data build/stem2d [--images N] [--steps N] [--seed N]
-        [--workers N ...] [--network NAME --side N] [--pace RATE ...]
+        [--workers N ...] [--network NAME --side N] [--batch N] [--pace RATE ...]
         [--out benchmarks/results/rendering-DATE.json]
 
 On one thread, turn by turn, in processor time: Pillow decodes the PNGs of the config ``rotated`` (256 x 256
 pixels of 0.1 Å, random poses), and the crystals of the same rows are rendered in such views, and in views of
 random pixel size, ideal and recorded. Then images per second that arrive from 0, 1 and 2 worker processes,
 and the share of a training loop (`resnet10t` of the shipped classifier, 96 x 96; others by `--network` and
-`--side`) that is spent waiting for batches. With CUDA the same for batches made on the GPU beside the step
-before, in time by its own events.
+`--side`) that is spent waiting for batches, and its rate beside that of the same loop on one batch that lies
+on the device. With CUDA the same for batches made on the GPU beside the step before (0 workers), and how long
+the GPU has nothing to do between the steps, by its own events.
 
 --pace: how long a device that takes so many images (`--side` pixels) a second would have nothing to do with
 the same workers; its computing is a sleep, as a processor may while a GPU computes.
@@ -25,7 +26,7 @@ import argparse
 import io
 import time
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ VIEWS: dict[str, dict[str, Any]] = {
     "0.05-0.25 Å/px": {"pixel_size": (0.05, 0.25), "periods": 3},
 }
 ACQUISITIONS = ("ideal", "good", "typical", "poor", "random")
-BATCH = 32
 #: The shipped classifier is narrower than the network of its name.
 SMALL = {"resnet10t": {"channels": [32, 64, 128, 256]}}
 
@@ -92,13 +92,20 @@ def costs(data: Path, crystals: CrystalSet, count: int, seed: int, repeats: int)
     }
 
 
-def batches(crystals: CrystalSet, workers: int, side: int, seed: int) -> RenderedCrystals:
-    """Return batches recorded as `typical`."""
+def batches(crystals: CrystalSet, workers: int, side: int, options: argparse.Namespace) -> RenderedCrystals:
+    """Return batches recorded as `typical`, enough of them in an epoch."""
     size = 0.1 * 256 / side
+    views = 1 + (options.steps + 4) * options.batch // len(crystals)
     render = RenderConfig(
-        acquisition="typical", shape=(side, side), pixel_size=(size, size), periods=1, workers=workers
+        acquisition="typical",
+        shape=(side, side),
+        pixel_size=(size, size),
+        periods=1,
+        workers=workers,
+        views=views,
     )
-    return RenderedCrystals(crystals, render, LoopConfig(batch_size=BATCH, seed=seed), Accelerator())
+    loop = LoopConfig(batch_size=options.batch, seed=options.seed)
+    return RenderedCrystals(crystals, render, loop, Accelerator())
 
 
 def flow(made: RenderedCrystals, steps: int) -> dict[str, float]:
@@ -110,49 +117,55 @@ def flow(made: RenderedCrystals, steps: int) -> dict[str, float]:
     return {"images_per_second": count / (time.perf_counter() - began)}
 
 
-def training(made: RenderedCrystals, steps: int, network: str) -> dict[str, float]:
-    """Return which part of a training loop is spent waiting for the next batch."""
+def training(made: RenderedCrystals, steps: int, network: str) -> dict[str, Any]:
+    """Return how a training loop on rendered batches does beside one on a batch that lies on the device."""
     torch.manual_seed(0)
-    device = made.accelerator.device
     side, args = made.render.shape[0], SMALL.get(network, {})
     model = make_classifier(architecture=network, args=args, input_size=side, labels=list("abcde"))
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(made.accelerator.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters())
-    waited = [0.0]
-
-    def timed(arriving: Iterable[RenderedBatch]) -> Iterable[RenderedBatch]:
-        iterator = iter(arriving)
-        while True:
-            began = time.perf_counter()
-            batch = next(iterator, None)
-            waited[0] += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-
     arriving = made.epoch(1)
-    for batch in islice(arriving, 3):  # what is chosen and reserved in the first steps is no waiting
-        model(normalise(batch.images, 0.25, 0.25)).logits.sum().backward()
-    optimizer.zero_grad()
-    if device.type == "cuda":
+    held = next(arriving)
+    loop(model, optimizer, repeat(held, 3))  # what is chosen and reserved in the first steps is no waiting
+    loop(model, optimizer, islice(arriving, 2))
+    alone = [loop(model, optimizer, repeat(held, steps))]
+    result: dict[str, Any] = loop(model, optimizer, islice(arriving, steps))
+    alone.append(loop(model, optimizer, repeat(held, steps)))
+    result["held_batch"] = {name: float(np.mean([one[name] for one in alone])) for name in alone[0]}
+    return result
+
+
+def loop(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[RenderedBatch]
+) -> dict[str, float]:
+    """Train on batches and return the rate, the share of the time that it waited, and what a GPU idled."""
+    cuda = next(model.parameters()).is_cuda
+    if cuda:
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    iterator, waited, count = iter(batches), 0.0, 0
     events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-    for batch in timed(islice(arriving, steps)):
-        if device.type == "cuda":
+    began = time.perf_counter()
+    while True:
+        asked = time.perf_counter()
+        batch = next(iterator, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            break
+        if cuda:
             events.append((_event(), _event()))
             events[-1][0].record()
         logits = model(normalise(batch.images, 0.25, 0.25)).logits
         torch.autograd.backward(torch.nn.functional.cross_entropy(logits, batch.labels))
         optimizer.step()
         optimizer.zero_grad()
-        if events:
+        if cuda:
             events[-1][1].record()
-    if events:
+        count += len(batch.images)
+    if cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    result = {"images_per_second": steps * BATCH / seconds, "waiting_share": waited[0] / seconds}
-    if events:
+    result = {"images_per_second": count / seconds, "waiting_share": waited / seconds}
+    if cuda:
         busy = sum(before.elapsed_time(after) for before, after in events) / 1e3
         result["gpu_idle_share"] = 1 - busy / seconds
     return result
@@ -163,7 +176,7 @@ def paced(made: RenderedCrystals, steps: int, rate: float) -> float:
 
     Work is handed over as to a GPU: while the device computes a batch, the loop asks for the next one.
     """
-    arriving, each = made.epoch(1), BATCH / rate
+    arriving, each = made.epoch(1), made.config.batch_size / rate
     for _ in islice(arriving, 3):  # workers start and fill what they may prepare
         time.sleep(each)
     next(arriving)
@@ -190,10 +203,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="stem2d dataset: structures and rotated")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=20, help="batches of 32 in each flow and loop")
+    parser.add_argument("--steps", type=int, default=20, help="batches in each flow and loop")
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--network", default="resnet10t", help="timm network of the training loop")
     parser.add_argument("--side", type=int, default=96, help="its input, px")
+    parser.add_argument("--batch", type=int, default=32, help="images of a batch")
     parser.add_argument("--pace", type=float, nargs="*", default=[], help="images/s of a device elsewhere")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="JSON file for the raw figures")
@@ -206,19 +220,21 @@ def main() -> None:
         print(f"{name:28s} {value:7.3f} ms   {found['times_decoding'][name]:5.2f} x decoding")
     flows: dict[str, Any] = {}
     for workers in options.workers:
-        told: dict[str, Any] = flow(batches(crystals, workers, 256, options.seed), options.steps)
+        told: dict[str, Any] = flow(batches(crystals, workers, 256, options), options.steps)
         told["training"] = training(
-            batches(crystals, workers, options.side, options.seed), options.steps, options.network
+            batches(crystals, workers, options.side, options), options.steps, options.network
         )
         told["paced_idle_share"] = {
-            f"{rate:g}": paced(batches(crystals, workers, options.side, options.seed), options.steps, rate)
+            f"{rate:g}": paced(batches(crystals, workers, options.side, options), options.steps, rate)
             for rate in options.pace
         }
         flows[str(workers)] = told
+        loops = told["training"]
+        idle = f", the GPU idles {100 * loops['gpu_idle_share']:.1f} %" if "gpu_idle_share" in loops else ""
         print(
-            f"{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
-            f"at {told['training']['images_per_second']:,.0f} images/s waits "
-            f"{100 * told['training']['waiting_share']:.1f} % of the time"
+            f""{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
+            f"at {loops['images_per_second']:,.0f} images/s waits {100 * loops['waiting_share']:.1f} % of it"
+            f"{idle}; on one batch that lies there {loops['held_batch']['images_per_second']:,.0f}"
         )
         for rate, share in told["paced_idle_share"].items():
             print(f"    a device that takes {rate} images/s would be idle {100 * share:.1f} %")
@@ -227,7 +243,7 @@ def main() -> None:
         "seed": options.seed,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cost": found,
-        "network": f"{options.network}, {options.side} x {options.side}",
+        "network": f"{options.network}, {options.side} x {options.side}, batches of {options.batch}",
         "workers": flows,
     }
     if options.out:

@@ -7,8 +7,9 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from atomvision_hub.analysis.lattice_fit import fit_lattice
 from atomvision_hub.engine.config import LoopConfig
 from atomvision_hub.engine.rendering import CrystalSet, RenderConfig, RenderedCrystals, RenderedImages
+from atomvision_hub.engine.rendering import batches as rendering_batches
 from atomvision_hub.engine.rendering.cpu import expected, make_images, where
 from atomvision_hub.engine.rendering.device import DeviceRenderer, uniform
 from atomvision_hub.engine.rendering.draws import Draws, draw, image_keys
@@ -226,21 +228,51 @@ def test_epochs_repeat_bit_for_bit_and_differ_from_each_other(crystals: CrystalS
     assert len(labels) == 8 * len(made)
 
 
-def test_batches_on_the_device_are_the_same_up_to_rounding(crystals: CrystalSet) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+def test_batches_on_the_device_are_the_same_up_to_rounding(
+    crystals: CrystalSet, device: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering_batches, "_PIXELS_AT_ONCE", at_once * 8 * math.prod(SMALL))
     render = config()
-    pair = zip(
-        batches(crystals, render).epoch(3), batches(crystals, render, on_device=True).epoch(3), strict=True
+    made = RenderedCrystals(
+        crystals, render, LoopConfig(batch_size=8), Accelerator(cpu=device == "cpu"), on_device=True
     )
-    for loaded, made in pair:
-        assert torch.equal(loaded.labels, made.labels)
-        assert torch.equal(loaded.pixel_size, made.pixel_size)
-        assert float((loaded.images - made.images).abs().max()) <= 1.01 / 255
+    count = 0
+    for there, here in zip(made.epoch(3), batches(crystals, render).epoch(3), strict=True):
+        assert there.images.device.type == device
+        assert torch.equal(there.labels.cpu(), here.labels)
+        assert torch.equal(there.pixel_size.cpu(), here.pixel_size)
+        assert float((there.images.cpu() - here.images).abs().max()) <= 1.01 / 255
+        count += 1
+    assert count == len(made) > 3
+
+
+def test_what_breaks_while_the_next_batches_are_made_is_told(
+    crystals: CrystalSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = batches(crystals, config(), on_device=True)
+    arriving = made.epoch(1)
+    next(arriving)
+
+    def fail(*_: Any) -> None:
+        raise ValueError("out of memory")
+
+    monkeypatch.setattr(DeviceRenderer, "make", fail)
+    with pytest.raises(ValueError, match="out of memory"):
+        list(made.epoch(2))
+    cast("Any", arriving).close()  # and a loop that stops early leaves no thread behind
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("rendering")]
 
 
 CHILD = """
 import hashlib, json, sys
 from accelerate import Accelerator
 from atomvision_hub.engine.config import LoopConfig
+from atomvision_hub.engine.rendering import batches as rendering_batches
 from atomvision_hub.engine.rendering import CrystalSet, RenderConfig, RenderedCrystals
 
 if __name__ == "__main__":

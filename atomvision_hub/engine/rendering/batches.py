@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +27,9 @@ from atomvision_hub.engine.rendering.cpu import make_images
 from atomvision_hub.engine.rendering.crystals import CrystalSet
 from atomvision_hub.engine.rendering.device import DeviceRenderer
 from atomvision_hub.engine.rendering.draws import Draws, draw
+
+#: Pixels that the device makes at once: the memory of a batch of 32 images of 256 x 256.
+_PIXELS_AT_ONCE = 2**21
 
 
 class RenderedBatch(NamedTuple):
@@ -116,32 +122,50 @@ class RenderedCrystals:
             yield RenderedBatch(_as_float(images)[:, None], labels, sizes)
 
     def _on_device(self, tasks: list[_Task]) -> Iterator[RenderedBatch]:
-        """Make each batch on a stream of its own while the loop's step on the one before it is running."""
-        device = self.accelerator.device
-        beside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        for task in tasks:
-            with torch.cuda.stream(beside):
-                batch = self._made(task)
-            if beside is not None:
-                current = torch.cuda.current_stream(device)
-                current.wait_stream(beside)
-                for tensor in batch:
-                    tensor.record_stream(current)
-            yield batch
+        """Make batches by a thread on a stream of its own while the loop's steps before them are running.
 
-    def _made(self, task: _Task) -> RenderedBatch:
+        Making one batch starts about a thousand small kernels and waits for sizes that the device computes:
+        several batches at once cost the processor as much as one, and a thread's waiting is not the loop's.
+        """
+        device, beside = self.accelerator.device, None
+        if device.type == "cuda":
+            beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        several = max(1, _PIXELS_AT_ONCE // (self.config.batch_size * math.prod(self.render.shape)))
+        # The first alone, so that the loop begins early.
+        groups = [tasks[:1], *(tasks[at : at + several] for at in range(1, len(tasks), several))]
+        with ThreadPoolExecutor(1, thread_name_prefix="rendering") as thread:
+            coming = deque(thread.submit(self._made, group, beside) for group in groups[:2])
+            for group in [*groups[2:], None, None]:
+                if not coming:
+                    return
+                batches, ready = coming.popleft().result()
+                if group is not None:
+                    coming.append(thread.submit(self._made, group, beside))
+                if ready is not None:
+                    current = torch.cuda.current_stream(device)
+                    current.wait_event(ready)
+                    for tensor in batches[0]:
+                        tensor.record_stream(current)  # of all batches: they share its memory
+                yield from batches
+
+    def _made(
+        self, tasks: list[_Task], stream: torch.cuda.Stream | None
+    ) -> tuple[list[RenderedBatch], torch.cuda.Event | None]:
+        """Return batches, and what tells that the device has made them."""
         assert self._renderer is not None
-        draws = _draws(self.crystals, self.render, self.config.seed, task)
+        crystals = np.concatenate([task.crystals for task in tasks])
+        places = np.concatenate([task.places for task in tasks])
+        draws = draw(self.crystals, self.render, self.config.seed, tasks[0].epoch, places, crystals)
         device = self.accelerator.device
-        return RenderedBatch(
-            self._renderer.make(draws)[:, None],
-            torch.from_numpy(self.crystals.labels[task.crystals]).to(device),
-            torch.from_numpy(draws.pixel_size).float().to(device),
-        )
-
-
-def _draws(crystals: CrystalSet, render: RenderConfig, seed: int, task: _Task) -> Draws:
-    return draw(crystals, render, seed, task.epoch, task.places, task.crystals)
+        with torch.cuda.stream(stream):
+            made = (
+                self._renderer.make(draws)[:, None],
+                torch.from_numpy(self.crystals.labels[crystals]).to(device),
+                torch.from_numpy(draws.pixel_size).float().to(device),
+            )
+            ready = None if stream is None else stream.record_event()
+        parts = (torch.split(one, [len(task.crystals) for task in tasks]) for one in made)
+        return [RenderedBatch(*batch) for batch in zip(*parts, strict=True)], ready
 
 
 def _as_float(images: Tensor) -> Tensor:
@@ -168,7 +192,7 @@ class _Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.crystals, self.render, self.seed = crystals, render, seed
 
     def __getitem__(self, task: _Task) -> tuple[Tensor, Tensor, Tensor]:
-        draws = _draws(self.crystals, self.render, self.seed, task)
+        draws = draw(self.crystals, self.render, self.seed, task.epoch, task.places, task.crystals)
         return (
             torch.from_numpy(render_quietly(self.crystals, self.render, draws)),
             torch.from_numpy(self.crystals.labels[task.crystals]),
