@@ -232,7 +232,7 @@ def main() -> None:
         loops = told["training"]
         idle = f", the GPU idles {100 * loops['gpu_idle_share']:.1f} %" if "gpu_idle_share" in loops else ""
         print(
-            f""{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
+            f"{workers} workers: {told['images_per_second']:,.0f} images/s of 256 x 256, typical; training "
             f"at {loops['images_per_second']:,.0f} images/s waits {100 * loops['waiting_share']:.1f} % of it"
             f"{idle}; on one batch that lies there {loops['held_batch']['images_per_second']:,.0f}"
         )
