@@ -26,7 +26,8 @@ from atomvision_hub.cards.model import write_model_card
 from atomvision_hub.engine.config import load_config
 from atomvision_hub.engine.data import open_source
 from atomvision_hub.engine.tasks import srgan
-from atomvision_hub.engine.tasks.srgan.scores import simple_methods, spread_rows
+from atomvision_hub.engine.tasks.srgan.scores import simple_methods
+from atomvision_hub.engine.tasks.srgan.views import spread_rows
 from atomvision_hub.errors import UsageError
 from atomvision_hub.models.super_resolution import SuperResolution
 

@@ -42,9 +42,8 @@ def main() -> None:
     side, device = srgan.view_side(source, settings), accelerator.device
     content = Content(settings.content, config.data.content_weights).to(device)
     run.start(config)
-    train, validation = (
-        srgan.prepare(source.splits[name], side, config, device) for name in ("train", "validation")
-    )
+    train = srgan.prepare(source.splits["train"], side, config, device)
+    validation = srgan.prepare(source.splits["validation"], side, config, device, settings.validation_rows)
     batches = srgan.Batches(train, settings, accelerator)
     judge = srgan.Judge(validation, settings, accelerator, seed=settings.seed)
 

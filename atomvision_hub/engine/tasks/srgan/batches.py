@@ -14,7 +14,7 @@ from atomvision_hub.engine.augment import sample
 from atomvision_hub.engine.data import Rows
 from atomvision_hub.engine.loop import batch_indices, share, steps_per_epoch
 from atomvision_hub.engine.tasks.srgan.config import Degradation, SrganConfig, SrganTraining
-from atomvision_hub.engine.tasks.srgan.views import Views, decode_views
+from atomvision_hub.engine.tasks.srgan.views import Views, decode_views, spread_rows
 from atomvision_hub.errors import UsageError
 from atomvision_hub.models.super_resolution import SCALE
 
@@ -90,9 +90,14 @@ class Prepared:
         return self.degrade(truth, *known, dose, generator)
 
 
-def prepare(rows: Rows, side: int, config: SrganConfig, device: torch.device) -> Prepared:
-    """Decode a split and put it on the device."""
-    return Prepared(decode_views(rows, side, config.data.pixel_size), config.training, device)
+def prepare(
+    rows: Rows, side: int, config: SrganConfig, device: torch.device, most: int | None = None
+) -> Prepared:
+    """Decode a split, or `most` evenly spaced rows of it, and put it on the device."""
+    views = decode_views(rows, side, config.data.pixel_size)
+    if most is not None:
+        views = views.rows(spread_rows(len(views), most))
+    return Prepared(views, config.training, device)
 
 
 def draw_doses(count: int, config: SrganTraining, generator: torch.Generator) -> torch.Tensor:

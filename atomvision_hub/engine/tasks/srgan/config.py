@@ -73,6 +73,8 @@ class SrganTraining(LoopConfig):
         Largest side that is kept of an image (the central square), px.
     select_by
         What validation picks the epoch by, after the first phase: least content loss, or highest PSNR.
+    validation_rows
+        Validation rows, evenly spaced, that judge every epoch, 410 in stem2d of 2DMatPedia.
     atom_rows, dose_rows
         Test rows in which atoms are sought, evenly spaced, and rows for the table over dose.
     """
@@ -92,6 +94,7 @@ class SrganTraining(LoopConfig):
     crop: int = Field(128, ge=32, multiple_of=16)
     view: int = Field(256, ge=32, multiple_of=16)
     select_by: Literal["content", "psnr"] = "content"
+    validation_rows: int = Field(1000, ge=1)
     atom_rows: int = Field(400, ge=1)
     dose_rows: int = Field(120, ge=1)
 

@@ -26,9 +26,8 @@ from atomvision_hub.engine.tasks.srgan.scores import (
     method_rows,
     metric_facts,
     simple_methods,
-    spread_rows,
 )
-from atomvision_hub.engine.tasks.srgan.views import Views, decode_views
+from atomvision_hub.engine.tasks.srgan.views import Views, decode_views, spread_rows
 from atomvision_hub.models.super_resolution import SCALE
 
 #: Doses of the table, electrons per Å².

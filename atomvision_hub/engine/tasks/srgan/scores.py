@@ -240,8 +240,3 @@ def method_rows(scores: Mapping[str, Table]) -> list[list[Any]]:
 
 #: Heads of the columns of `method_rows`.
 METHOD_COLUMNS = ("method", "PSNR (dB)", "SSIM", "missing (%)", "hallucinated (%)", "position error (Å)")
-
-
-def spread_rows(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Return `wanted` rows of `count`, evenly spaced, all of them if there are fewer."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

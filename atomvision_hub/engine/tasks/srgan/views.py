@@ -94,3 +94,8 @@ def view_side(source: Source, config: SrganTraining) -> int:
             f"{smallest} px); set training.crop={max(side, 32)} or less"
         )
     return side
+
+
+def spread_rows(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Return `wanted` rows of `count`, evenly spaced, all of them if there are fewer."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))
