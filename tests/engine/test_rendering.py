@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -238,9 +239,10 @@ def test_batches_on_the_device_are_the_same_up_to_rounding(
 ) -> None:
     monkeypatch.setattr(rendering_batches, "_PIXELS_AT_ONCE", at_once * 8 * math.prod(SMALL))
     render = config()
-    made = RenderedCrystals(
-        crystals, render, LoopConfig(batch_size=8), Accelerator(cpu=device == "cpu"), on_device=True
-    )
+    # A process has one Accelerator, which other tests have made for the CPU.
+    alone = SimpleNamespace(device=torch.device(device), num_processes=1, process_index=0)
+    loop = LoopConfig(batch_size=8)
+    made = RenderedCrystals(crystals, render, loop, cast("Accelerator", alone), on_device=True)
     count = 0
     for there, here in zip(made.epoch(3), batches(crystals, render).epoch(3), strict=True):
         assert there.images.device.type == device
