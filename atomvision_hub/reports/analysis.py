@@ -145,6 +145,9 @@ def _probabilities(analysis: Analysis) -> list[tuple[str, float]]:
 def _columns(analysis: Analysis) -> list[tuple[str, str]]:
     graph = analysis.graph
     rows = [("Columns found", f"{len(analysis.atoms):,}")]
+    if analysis.residual is not None:
+        told = f"fitted to all pixels at once, which leaves {analysis.residual:.2f} times the noise"
+        rows.append(("Their places", told))
     if graph.nearest_distance is not None:
         spread = "" if graph.nearest_spread is None else f" ± {graph.nearest_spread:.2g}"
         rows.append(("Nearest distance", f"{graph.nearest_distance:.4g}{spread} {graph.unit}"))

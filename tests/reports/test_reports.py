@@ -89,6 +89,12 @@ def test_analysis_tells_what_was_found(result: Analysis, image: np.ndarray) -> N
     assert analysis_report(result, image) == analysis_report(result, image)
 
 
+def test_fitted_columns_are_told(result: Analysis, image: np.ndarray) -> None:
+    assert "times the noise" not in analysis_report(result, image)
+    page = analysis_report(dataclasses.replace(result, residual=1.04), image)
+    assert "fitted to all pixels at once, which leaves 1.04 times the noise" in page
+
+
 def test_no_lattice_is_told_with_its_reason() -> None:
     noise = np.random.default_rng(1).normal(100, 5, (128, 128))
     answer = analyze(noise, segmenter="none")
