@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from atomvision_hub.analysis.scan_lines import shrunk
+
 Array = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
 Integers = npt.NDArray[np.int64]
@@ -209,13 +211,7 @@ def line_offsets(waves: Waves, image: Array) -> tuple[Array, float]:
     # What is left of a line when it is moved back is noise, stronger where the line is brighter.
     noise = left - offsets[:, None] * slope
     variance = ((noise * slope) ** 2).sum(axis=1) / strength**2
-    variance = np.maximum(variance, 1e-12)
-    weights = 1 / variance
-    spread = float((weights * (offsets**2 - variance)).sum() / weights.sum())
-    # Lines that are straight have a spread by chance.
-    if spread <= 4 * math.sqrt(2 / len(offsets)) * len(offsets) / float(weights.sum()):
-        return np.zeros(len(offsets)), 0.0
-    return np.asarray(offsets * spread / (spread + variance)), math.sqrt(spread)
+    return shrunk(offsets, variance)
 
 
 def moved_lines(waves: Waves, offsets: Array) -> Array:

@@ -33,7 +33,7 @@ _REACH = 6  # indices
 _BINS = 2.0
 
 
-def find_crystal(image: Array, width: float, noise: float) -> CrystalFit | None:
+def find_crystal(image: Array, width: float, noise: float, *, nearly: float = NEARLY) -> CrystalFit | None:
     """Return the crystal that explains an image best, None where nothing repeats.
 
     Tried are, until one leaves little but noise, what repeats at first sight, what `fit_lattice` finds, and
@@ -45,8 +45,10 @@ def find_crystal(image: Array, width: float, noise: float) -> CrystalFit | None:
         Grey levels [row, column].
     width, noise
         Standard deviations of a column (px) and of a pixel (grey levels).
+    nearly
+        Residual over noise up to which a crystal is the answer; with 0 all are tried.
     """
-    search = _Search(image, width, noise)
+    search = _Search(image, width, noise, nearly)
     for basis in first_bases(image):
         if search.attempt(basis, _LARGEST):
             return search.best
@@ -68,8 +70,8 @@ def find_crystal(image: Array, width: float, noise: float) -> CrystalFit | None:
 class _Search:
     """Lattices tried so far, and the crystal with the shortest description."""
 
-    def __init__(self, image: Array, width: float, noise: float) -> None:
-        self.image, self.width, self.noise = image, width, noise
+    def __init__(self, image: Array, width: float, noise: float, nearly: float) -> None:
+        self.image, self.width, self.noise, self.nearly = image, width, noise, nearly
         self.best: CrystalFit | None = None
         self._tried: list[Array] = []
 
@@ -96,7 +98,7 @@ class _Search:
             return False
         if self.best is None or fit.cost < self.best.cost:
             self.best = fit
-        if fit.ratio < NEARLY and fit.changed < _CHANGED * fit.inside + 2:
+        if fit.ratio < self.nearly and fit.changed < _CHANGED * fit.inside + 2:
             self.best = fit
             return True
         return False

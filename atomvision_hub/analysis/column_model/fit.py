@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError
 from scipy.ndimage import maximum_filter
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
-from atomvision_hub.analysis.column_model.cells import EXPLAINED, find_crystal
-from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit, fit_crystal
+from atomvision_hub.analysis.column_model.cells import EXPLAINED
+from atomvision_hub.analysis.column_model.crystal import MARGIN, CrystalFit
+from atomvision_hub.analysis.column_model.lines import (
+    Straightened,
+    recorded_places,
+    refitted,
+    straighten,
+    straighten_by,
+)
 from atomvision_hub.analysis.column_model.loose import MOST, LooseFit, fit_loose
 from atomvision_hub.analysis.column_model.motif import PENALTY
-from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, in_image, white_noise
+from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, in_image
 from atomvision_hub.analysis.errors import AnalysisError
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +53,8 @@ class ColumnFit:
     Parameters
     ----------
     x, y
-        Places in pixels, also of columns that reach into the image from outside; (n,).
+        Places in pixels, also of columns that reach into the image from outside; (n,). Where lines are
+        displaced, places are those in the image as it was recorded.
     height
         Grey levels above `ground`, (n,).
     site
@@ -67,6 +74,9 @@ class ColumnFit:
         the better, between fits to one image.
     left
         What is left of the image, [row, column].
+    lines
+        By how much each line of the scan shows the crystal displaced, (x, y) in pixels, (rows, 2); ``None``
+        where lines are straight.
     """
 
     x: Array
@@ -80,6 +90,7 @@ class ColumnFit:
     ratio: float
     cost: float
     left: Array = field(repr=False)
+    lines: Array | None = field(default=None, repr=False)
 
     @property
     def inside(self) -> npt.NDArray[np.bool_]:
@@ -96,8 +107,9 @@ def fit_columns(
     An image is modelled as a sum of Gaussian columns of one known width on an even ground. Where it repeats,
     all cells tell together where the columns of a cell are, so that columns are told apart that are much
     nearer than their width; every column has a height of its own where it is another than its site's
-    (vacancies, foreign atoms). What a crystal does not explain, and images without one, get loose columns.
-    The simplest model that leaves nothing but noise is chosen by its description length.
+    (vacancies, foreign atoms). Lines of a scan that are displaced against the crystal are moved back. What a
+    crystal does not explain, and images without one, get loose columns. The simplest model that leaves
+    nothing but noise is chosen by its description length.
 
     Parameters
     ----------
@@ -139,31 +151,33 @@ def fit_columns(
     grey, sigma = _checked(image, pixel_size, COLUMN_WIDTH if width is None else width)
     if np.ptp(grey) == 0:
         return None
-    noise = _noise(grey, sigma)
     # The matrices are small: more threads take longer and change the last digits.
     with threadpool_limits(1, user_api="blas"):
-        return _fitted(grey, sigma, noise) if width is not None else _of_best_width(grey, sigma, noise)
+        straight = straighten(grey, sigma)
+        fit = _fitted(straight, sigma) if width is not None else _of_best_width(grey, straight, sigma)
+    return None if fit is None else _as_recorded(fit)
 
 
-def _of_best_width(grey: Array, start: float, noise: float) -> ColumnFit | None:
+def _of_best_width(grey: Array, straight: Straightened, start: float) -> ColumnFit | None:
     """Return the crystal of the width that needs the fewest sites for a description that is hardly longer.
 
     Several narrow columns look like a wide one: what is a little too narrow explains an image as well, by
     columns that are not there.
     """
-    crystal = find_crystal(grey, start, noise)
-    if crystal is None:
+    if straight.crystal is None:
         return None
-    found = [_with_loose(grey, crystal, start, noise)]
+    found = [_with_loose(straight, start)]
     for number in range(1, _WIDTHS):
         if (sigma := start * _WIDER**number) > min(grey.shape) * _WIDEST:
             break
-        try:
-            other = fit_crystal(grey, crystal.basis, sigma, noise)
-        except (LinAlgError, np.linalg.LinAlgError):
+        other = refitted(straight.image, straight.crystal.basis, sigma, straight.noise)
+        if other is None:
             continue
-        if other is not None:
-            found.append(_with_loose(grey, other, sigma, noise))
+        tried = replace(straight, crystal=other)
+        if straight.offsets is not None:  # columns of another width place the lines elsewhere
+            tried = straighten_by(grey, other, sigma)
+        if tried.crystal is not None:
+            found.append(_with_loose(tried, sigma))
     least = min(fit.cost for fit in found)
     least += 0.5 * max(0.0, least)
     best = min((fit for fit in found if fit.cost <= least + _LONGER), key=lambda fit: (_parts(fit), fit.cost))
@@ -176,16 +190,24 @@ def _parts(fit: ColumnFit) -> int:
     return len(np.unique(fit.site[fit.site >= 0])) + int((fit.site < 0).sum())
 
 
-def _fitted(grey: Array, sigma: float, noise: float) -> ColumnFit | None:
-    crystal = find_crystal(grey, sigma, noise)
-    best = None if crystal is None else _with_loose(grey, crystal, sigma, noise)
+def _fitted(straight: Straightened, sigma: float) -> ColumnFit | None:
+    best = None if straight.crystal is None else _with_loose(straight, sigma)
     if best is None or best.ratio > EXPLAINED:
+        grey, noise = straight.image, straight.noise
         loose = fit_loose(grey, sigma, noise, np.empty((0, 2)), np.empty(0))
         if loose is not None and len(loose.heights):
             other = _answer(None, np.empty(0, dtype=bool), loose, grey, sigma, noise)
             if best is None or other.cost < best.cost:
-                best = other
+                best = replace(other, lines=straight.offsets)
     return best
+
+
+def _as_recorded(fit: ColumnFit) -> ColumnFit:
+    """Return a fit with places in the image as it was recorded."""
+    if fit.lines is None:
+        return fit
+    x, y = recorded_places(fit.x, fit.y, fit.lines, fit.width)
+    return replace(fit, x=x, y=y)
 
 
 def _checked(
@@ -213,18 +235,16 @@ def _checked(
     return grey, sigma
 
 
-def _noise(grey: Array, sigma: float) -> float:
-    """Return the noise, no less than nearly that of rounding to 8 bits, which dark places hide."""
-    return max(white_noise(grey, sigma), 0.9 / math.sqrt(12) * float(np.ptp(grey)) / 255)
-
-
 def _profiles(places: Array, sigma: float, grey: Array) -> Profiles:
     return Profiles(places, sigma, (grey.shape[0], grey.shape[1]))
 
 
-def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) -> ColumnFit:
+def _with_loose(straight: Straightened, sigma: float) -> ColumnFit:
     """Return a crystal whose columns are free to move where it leaves more than noise."""
+    grey, noise, crystal = straight.image, straight.noise, straight.crystal
+    assert crystal is not None
     kept = _answer(crystal, np.ones(len(crystal.site), dtype=bool), None, grey, sigma, noise)
+    kept = replace(kept, lines=straight.offsets)
     if crystal.ratio < _LOOSENED:
         return kept
     margin = int(MARGIN * sigma) + 1
@@ -243,7 +263,7 @@ def _with_loose(grey: Array, crystal: CrystalFit, sigma: float, noise: float) ->
     if loose is None:
         return kept
     freed = _answer(crystal, ~free, loose, grey, sigma, noise)
-    return freed if freed.cost < kept.cost else kept
+    return replace(freed, lines=straight.offsets) if freed.cost < kept.cost else kept
 
 
 def _answer(

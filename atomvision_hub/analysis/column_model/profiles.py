@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -45,6 +46,11 @@ class Profiles:
     def image(self, heights: Array) -> Array:
         """Return the sum of columns of these heights, [row, column]."""
         return np.asarray((self.y * heights[:, None]).T @ self.x)
+
+    def slopes(self, heights: Array) -> tuple[Array, Array]:
+        """Return the derivatives of `image` by x and by y, [row, column]."""
+        along = (self.y * heights[:, None]).T @ self.slope_x
+        return np.asarray(-along), np.asarray(-(self.slope_y * heights[:, None]).T @ self.x)
 
     def sums(self) -> Array:
         """Return the sum over the pixels of each column, (n,)."""
@@ -129,3 +135,13 @@ def white_noise(image: Array, width: float) -> float:
     frequency = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns))
     beyond = frequency > min(1 / width, 0.5)
     return float(np.sqrt(power[beyond].mean() / (window**2).sum()))
+
+
+def rounding_noise(image: Array) -> float:
+    """Return the noise of rounding to 8 bits."""
+    return float(np.ptp(image)) / 255 / math.sqrt(12)
+
+
+def pixel_noise(image: Array, width: float) -> float:
+    """Return the noise, no less than nearly that of rounding to 8 bits, which dark places hide."""
+    return max(white_noise(image, width), 0.9 * rounding_noise(image))
