@@ -22,9 +22,9 @@ from atomvision_hub.simulation import to_grey
 CARDS = [path.parent for path in sorted((ROOT / "model_cards").glob("*/README.md"))]
 #: Cards whose weights ship in the package, under another name.
 _SHIPPED = {
-    "alignn": "lattice-graph-classifier",
     "atom-segmenter": "atom-segmenter-small",
     "lattice-classifier-small": "lattice-classifier-small",
+    "lattice-graph-classifier": "lattice-graph-classifier",
 }
 #: Cards without weights in the repository, and the one whose network is the same.
 _SAME_NETWORK = {"alignn-legacy": "alignn", "lattice-classifier-legacy": "lattice-classifier-small"}
