@@ -112,7 +112,7 @@ def analyze(
         typer.Option(
             "--fit-columns",
             help="Columns that explain the image down to its noise instead of peaks: those nearer than their "
-            "width are told apart. Up to 512 x 512 px without drift; takes seconds.",
+            "width are told apart. Takes seconds, a minute for 1024 x 1024 px.",
         ),
     ] = False,
     html: Annotated[

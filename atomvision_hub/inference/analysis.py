@@ -22,10 +22,10 @@ from atomvision_hub.inference.columns import (
     ORDERED,
     as_measured,
     connect,
-    explaining_columns,
     find_columns,
     pixels_of,
 )
+from atomvision_hub.inference.fitted_columns import explaining_columns
 from atomvision_hub.inference.inputs import (
     ACROSS,
     ARRAY,
@@ -94,7 +94,7 @@ def analyze(
     fit_columns
         Explain the image by columns on a lattice with its defects (`analysis.fit_columns`) and answer with
         them, where they leave nothing but noise: columns that are nearer than their width are told apart, and
-        none is left out for being faint. For images up to 512 x 512 px or so without drift; takes seconds.
+        none is left out for being faint. Takes seconds, a minute for 1024 x 1024 px.
 
     Returns
     -------

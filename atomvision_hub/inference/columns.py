@@ -17,12 +17,9 @@ from atomvision_hub.analysis import (
     AtomTable,
     bond_angle_histogram,
     detect_atoms,
-    fit_columns,
     radius_graph,
 )
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
-from atomvision_hub.analysis.atoms.table import measured
-from atomvision_hub.analysis.column_model import MOST_LEFT
 from atomvision_hub.inference.inputs import COARSEST, Values
 from atomvision_hub.inference.repeats import FEWEST, Cell, find_repeats
 from atomvision_hub.inference.result import Calibration, GraphSummary
@@ -35,9 +32,6 @@ GROUND = 3.0
 CUTOFF, CUTOFF_NEAREST = 4.0, 1.6
 #: Below this order the lattice class means little (columns at random have 0.1 to 0.3).
 ORDERED = 0.4
-
-#: Share of fitted columns that may be off the lattice.
-MOST_LOOSE = 0.3
 
 _LOOK = 400  # px a side of the centre in which the width of columns is measured
 _WIDTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the first guess
@@ -56,36 +50,6 @@ def find_columns(
         apparent = float(COLUMN_WIDTH / math.sqrt(math.prod(atoms.width)))
         scale, calibration = (apparent, apparent), dataclasses.replace(calibration, apparent=apparent)
     return atoms, scale, calibration
-
-
-def explaining_columns(
-    values: Values, scale: tuple[float, float], peaks: AtomTable, warnings: list[str]
-) -> tuple[AtomTable, float] | None:
-    """Return the columns of a crystal that explain an image, and what they leave relative to its noise.
-
-    Their width is found too. Where they do not explain the image a warning says so, and the answer is
-    ``None``.
-    """
-    try:
-        fit = fit_columns(values, scale, width=None)
-    except AnalysisError as problem:
-        warnings.append(f"columns were not fitted, peaks are shown: {problem.reason}")
-        return None
-    if fit is None or fit.ratio > MOST_LEFT or (fit.site < 0).mean() > MOST_LOOSE:
-        told = (
-            "no crystal, or of which width is not clear"
-            if fit is None
-            else f"what they leave is {fit.ratio:.1f} times the noise"
-        )
-        warnings.append(
-            f"fitted columns of a crystal do not explain the image ({told}), peaks are shown; drift, a "
-            "background that changes or columns of several widths are not in the model"
-        )
-        return None
-    inside = fit.inside
-    error = np.full(int(inside.sum()), fit.noise / (math.sqrt(math.pi) * fit.width))
-    found = (fit.x[inside], fit.y[inside], fit.height[inside], error)
-    return measured(values, found, (fit.width, fit.width), peaks.pixel_size), fit.ratio
 
 
 def _guessed(values: Values, threshold: float) -> tuple[float, float]:

@@ -100,7 +100,11 @@ class ColumnFit:
 
 
 def fit_columns(
-    image: npt.ArrayLike, pixel_size: float | tuple[float, float], *, width: float | None = COLUMN_WIDTH
+    image: npt.ArrayLike,
+    pixel_size: float | tuple[float, float],
+    *,
+    width: float | None = COLUMN_WIDTH,
+    loose: bool = True,
 ) -> ColumnFit | None:
     """Return the columns of atoms that explain an image down to its noise.
 
@@ -121,6 +125,8 @@ def fit_columns(
     width
         Standard deviation of a column, Å. ``None`` finds it, of five between 0.5 and 0.73 Å, for columns
         of a crystal.
+    loose
+        Whether an image that no crystal explains gets loose columns, which takes long where there are many.
 
     Returns
     -------
@@ -154,7 +160,7 @@ def fit_columns(
     # The matrices are small: more threads take longer and change the last digits.
     with threadpool_limits(1, user_api="blas"):
         straight = straighten(grey, sigma)
-        fit = _fitted(straight, sigma) if width is not None else _of_best_width(grey, straight, sigma)
+        fit = _fitted(straight, sigma, loose) if width is not None else _of_best_width(grey, straight, sigma)
     return None if fit is None else _as_recorded(fit)
 
 
@@ -190,13 +196,13 @@ def _parts(fit: ColumnFit) -> int:
     return len(np.unique(fit.site[fit.site >= 0])) + int((fit.site < 0).sum())
 
 
-def _fitted(straight: Straightened, sigma: float) -> ColumnFit | None:
+def _fitted(straight: Straightened, sigma: float, loose: bool) -> ColumnFit | None:
     best = None if straight.crystal is None else _with_loose(straight, sigma)
-    if best is None or best.ratio > EXPLAINED:
+    if loose and (best is None or best.ratio > EXPLAINED):
         grey, noise = straight.image, straight.noise
-        loose = fit_loose(grey, sigma, noise, np.empty((0, 2)), np.empty(0))
-        if loose is not None and len(loose.heights):
-            other = _answer(None, np.empty(0, dtype=bool), loose, grey, sigma, noise)
+        free = fit_loose(grey, sigma, noise, np.empty((0, 2)), np.empty(0))
+        if free is not None and len(free.heights):
+            other = _answer(None, np.empty(0, dtype=bool), free, grey, sigma, noise)
             if best is None or other.cost < best.cost:
                 best = replace(other, lines=straight.offsets)
     return best

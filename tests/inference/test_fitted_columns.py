@@ -1,0 +1,79 @@
+"""Columns fitted to images larger than a part, of finer pixels, or explained in places only."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.spatial import cKDTree
+
+from atomvision_hub.analysis import detect_atoms
+from atomvision_hub.inference.fitted_columns import explaining_columns
+from atomvision_hub.simulation import StemFrame, simulate_stem
+from atomvision_hub.structures import load_structures
+
+
+def frame(name: str, side: int, pixel_size: float = 0.1) -> StemFrame:
+    crystal = load_structures("reference")[name]
+    return simulate_stem(crystal, shape=(side, side), pixel_size=pixel_size, rotation=17, shift=(0.4, 0.9))
+
+
+def noisy(image: npt.NDArray[np.float64], share: float = 0.02) -> npt.NDArray[np.float32]:
+    noise = share * image.max() * np.random.default_rng(2).standard_normal(image.shape)
+    return (255 * (image + noise) / image.max()).astype(np.float32)
+
+
+def places(simulated: StemFrame) -> npt.NDArray[np.float64]:
+    table = simulated.atoms[simulated.atoms["visible"]]
+    _, first = np.unique(np.asarray(table["column"]), return_index=True)
+    return np.stack([table["x"], table["y"]], 1)[first].astype(float)
+
+
+def test_parts_of_a_large_image_meet_without_seams() -> None:
+    simulated = frame("MoS2", 400)  # 2 x 2 parts
+    grey, warnings = noisy(simulated.image), list[str]()
+    found = explaining_columns(grey, (0.1, 0.1), detect_atoms(grey, 0.1), warnings)
+    assert found is not None
+    table, left = found
+    assert not warnings
+    assert left == pytest.approx(1, abs=0.03)
+    truth = places(simulated)
+    tree = cKDTree(np.stack([table.x, table.y], 1))
+    assert tree.query(truth)[0].max() < 0.5
+    assert tree.query(tree.data, k=2)[0][:, 1].min() > 5  # none twice
+    assert len(table) == pytest.approx(len(truth), abs=3)
+
+
+def test_finer_pixels_are_averaged_first() -> None:
+    simulated = frame("black-P", 400, pixel_size=0.05)
+    grey = noisy(simulated.image)
+    found = explaining_columns(grey, (0.05, 0.05), detect_atoms(grey, 0.05), [])
+    assert found is not None
+    truth = places(simulated)
+    inner = truth[((truth > 20) & (truth < 380)).all(1)]
+    away = cKDTree(np.stack([found[0].x, found[0].y], 1)).query(inner)[0]
+    assert away.max() < 1.0  # px: 0.05 Å
+    assert found[0].width[0] == pytest.approx(10, rel=0.03)
+
+
+def test_where_a_crystal_explains_a_part_only_peaks_stay_in_the_others() -> None:
+    grey = noisy(frame("MoS2", 400).image)
+    generator = np.random.default_rng(0)
+    grey[:, 200:] = 60
+    rows, columns = np.mgrid[:400, :200]
+    for x, y in generator.uniform(10, [190, 390], (60, 2)):
+        grey[:, 200:] += 120 * np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 49)
+    grey += generator.normal(0, 3, grey.shape).astype(np.float32)
+    peaks, warnings = detect_atoms(grey, 0.1), list[str]()
+    found = explaining_columns(grey, (0.1, 0.1), peaks, warnings)
+    assert found is not None
+    assert warnings == ["a crystal explains 2 of 4 parts of the image, the others show peaks"]
+    right, before = found[0].x > 199.5, peaks.x > 199.5
+    assert np.array_equal(np.sort(found[0].x[right]), np.sort(peaks.x[before]))
+
+
+def test_what_no_crystal_explains_keeps_its_peaks() -> None:
+    generator, warnings = np.random.default_rng(0), list[str]()
+    grey = generator.normal(100, 5, (330, 330)).astype(np.float32)
+    assert explaining_columns(grey, (0.1, 0.1), detect_atoms(grey, 0.1), warnings) is None
+    assert "do not explain the image" in warnings[0]
