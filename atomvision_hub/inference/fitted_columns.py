@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from scipy import special
+from scipy.spatial import cKDTree
 
 from atomvision_hub.analysis import AnalysisError, AtomTable, ColumnFit, fit_columns
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
@@ -25,6 +26,7 @@ MOST_LOOSE = 0.3
 _PART = 320  # px a side of the largest part that is fitted at once
 _SAMPLED = 4.0  # pixels to a standard deviation of a column, to which finer images are averaged
 _AROUND = 5.0  # widths by which a part reaches into its neighbours
+_SEAM = 0.5  # px by which two parts may place a column differently
 _FEWEST = 0.5  # share of the parts that a crystal must explain
 _ASKED = 3  # parts that are asked for the width of the columns
 
@@ -36,9 +38,11 @@ class _Part:
     core: tuple[float, float, float, float]
     outer: tuple[slice, slice]
 
-    def holds(self, x: Array, y: Array) -> npt.NDArray[np.bool_]:
+    def holds(self, x: Array, y: Array, slack: float = 0.0) -> npt.NDArray[np.bool_]:
+        """Return which places are in the rectangle, or not farther from it."""
         top, left, bottom, right = self.core
-        return np.asarray((y >= top - 0.5) & (y < bottom - 0.5) & (x >= left - 0.5) & (x < right - 0.5))
+        low, high = -0.5 - slack, -0.5 + slack
+        return np.asarray((y >= top + low) & (y < bottom + high) & (x >= left + low) & (x < right + high))
 
 
 def explaining_columns(
@@ -78,21 +82,17 @@ def explaining_columns(
             "background that changes, grains, or columns of several widths are not in the model"
         )
         return None
-    found = [_columns_of(part, fit) for part, fit in explained]
-    others = np.ones(len(peaks), dtype=bool)
-    for part, _ in explained:
-        others &= ~part.holds((peaks.x - (step - 1) / 2) / step, (peaks.y - (step - 1) / 2) / step)
-    x, y, height, error = (np.concatenate(one) for one in zip(*found, strict=True))
-    columns = (x * step + (step - 1) / 2, y * step + (step - 1) / 2, height, error)
+    found = [_columns_of(part, fit, step) for part, fit in explained]
     if len(explained) < len(parts):
         warnings.append(
             f"a crystal explains {len(explained)} of {len(parts)} parts of the image, the others show peaks"
         )
-        rest = _as_found(peaks.select(others))
-        x, y, height, error = (np.concatenate(pair) for pair in zip(columns, rest, strict=True))
-        columns = (x, y, height, error)
+        others = np.ones(len(peaks), dtype=bool)
+        for part, _ in explained:
+            others &= ~part.holds((peaks.x - (step - 1) / 2) / step, (peaks.y - (step - 1) / 2) / step)
+        found.append(_as_found(peaks.select(others)))
     width = step * float(np.median([fit.width for _, fit in explained]))
-    table = measured(values, columns, (width, width), peaks.pixel_size)
+    table = measured(values, _joined(found, 2 * _SEAM * step), (width, width), peaks.pixel_size)
     return table, float(np.sqrt(np.mean([fit.ratio**2 for _, fit in explained])))
 
 
@@ -145,12 +145,31 @@ def _why_not(fits: list[ColumnFit | None]) -> str:
     return f"what they leave is {float(np.median(ratios)):.1f} times the noise"
 
 
-def _columns_of(part: _Part, fit: ColumnFit) -> tuple[Array, Array, Array, Array]:
-    """Return x, y, height and error of the columns that belong to a part, in pixels of the whole."""
+def _columns_of(part: _Part, fit: ColumnFit, step: int) -> tuple[Array, Array, Array, Array]:
+    """Return x, y, height and error of the columns that belong to a part, in pixels of the whole image."""
     x, y = fit.x + part.outer[1].start, fit.y + part.outer[0].start
-    mine = fit.inside & part.holds(x, y)
+    mine = fit.inside & part.holds(x, y, _SEAM)
     error = np.full(int(mine.sum()), fit.noise / (math.sqrt(math.pi) * fit.width))
-    return x[mine], y[mine], fit.height[mine], error
+    middle = (step - 1) / 2
+    return x[mine] * step + middle, y[mine] * step + middle, fit.height[mine], error
+
+
+def _joined(parts: list[tuple[Array, Array, Array, Array]], near: float) -> tuple[Array, Array, Array, Array]:
+    """Return the columns of all parts, those once that two parts see on the seam between them.
+
+    Parameters
+    ----------
+    parts
+        Columns of each; the first one is believed.
+    near
+        Distance in pixels up to which two are the same.
+    """
+    x, y, height, error = (np.concatenate(one) for one in zip(*parts, strict=True))
+    part = np.repeat(np.arange(len(parts)), [len(one[0]) for one in parts])
+    pairs = cKDTree(np.stack([x, y], 1)).query_pairs(near, output_type="ndarray")
+    keep = np.ones(len(x), dtype=bool)
+    keep[pairs[part[pairs[:, 0]] != part[pairs[:, 1]], 1]] = False
+    return x[keep], y[keep], height[keep], error[keep]
 
 
 def _as_found(peaks: AtomTable) -> tuple[Array, Array, Array, Array]:
