@@ -155,7 +155,7 @@ def base_facts(
         "best_epoch": best_epoch,
         "epochs": len(history),
         "hardware": hardware,
-        "training_seconds": round(seconds, 1),
+        "training_seconds": round(seconds, 1 if seconds >= 1 else 6),  # toy runs take milliseconds
         "environment": packages | {"python": platform.python_version()},
     }
     # The classifier's own facts have had no kind since before there were others.
