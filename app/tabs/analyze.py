@@ -165,15 +165,16 @@ def build(page: gr.Blocks) -> None:
                 picture: _picture(image, result),
             }
         assert isinstance(result, Analysis)
+        # What follows takes a while, in which the page may have been told more: its line stays.
         yield {
-            status: done,
+            status: gr.skip(),
             intensities: figures.histogram(image.data, "intensities of the pixels"),
             ruler: figures.ruler(to_view(image.data).grey),
         }
         folder = session_folder(request)
         for made in _files(folder, image, result):
             yield {
-                status: done,
+                status: gr.skip(),
                 **{files[name]: _button(path) for name, path in made.items()},
             }
         pictures = analysis_pictures(result, image.data)
@@ -182,7 +183,7 @@ def build(page: gr.Blocks) -> None:
         except FileNotFoundError:
             return  # the page was closed meanwhile, and its folder with it
         yield {
-            status: done,
+            status: gr.skip(),
             spectrum: "".join(figures.png(one.png, one.caption) for one in pictures[1:]),
             **{files[name]: _button(path) for name, path in made.items()},
         }
