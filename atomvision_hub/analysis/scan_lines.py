@@ -17,6 +17,8 @@ Model = Callable[[int], tuple[Array, Array, Array]]
 _ROOM = 6  # px around the image that lines may be taken from
 _STEPS = 3
 _SETTLED = 0.01  # px
+_TOLD = 1e-4  # slopes of a line, squared and summed, over those of the steepest, from which they count
+_FEWEST = 8  # lines
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def displaced_lines(image: Array, model: Model) -> Lines:
         slopes = -np.stack([map_coordinates(one, at, order=1, mode="nearest") for one in (by_x, by_y)], 1)
         left = image - moved
         normal = np.einsum("rkc,rlc->rkl", slopes, slopes)
-        size = normal[:, [0, 1], [0, 1]].max(initial=1e-300)
+        told = normal[:, [0, 1], [0, 1]]
+        size = max(float(told.max()), 1e-200)
         inverse = np.linalg.inv(normal + 1e-9 * size * np.eye(2))
         step = np.einsum("rkl,rlc,rc->rk", inverse, slopes, left)
         # What is left of a line when it is moved back is noise, stronger where the line is brighter.
@@ -72,9 +75,13 @@ def displaced_lines(image: Array, model: Model) -> Lines:
         pulls = np.einsum("rkl,rlc->rkc", inverse, slopes) * noise[:, None]
         variance = (pulls**2).sum(2)
         before, wanted = offsets, offsets + step
-        shrunk_x, shrunk_y = (shrunk(wanted[:, k] - wanted[:, k].mean(), variance[:, k]) for k in (0, 1))
-        offsets = np.stack([shrunk_x[0], shrunk_y[0]], 1).clip(-_ROOM, _ROOM)
-        rms = (shrunk_x[1], shrunk_y[1])
+        offsets, spreads = np.zeros((rows, 2)), [0.0, 0.0]
+        for k in range(2):
+            seen = told[:, k] > _TOLD * size  # lines across a vacuum tell nothing
+            if seen.sum() >= _FEWEST:
+                measured = wanted[seen, k] - wanted[seen, k].mean()
+                offsets[seen, k], spreads[k] = shrunk(measured, variance[seen, k])
+        offsets, rms = offsets.clip(-_ROOM, _ROOM), (spreads[0], spreads[1])
         if np.abs(offsets - before).max() < _SETTLED:
             break
     at = (y - offsets[:, 1:], x - offsets[:, :1])

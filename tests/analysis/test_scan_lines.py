@@ -62,6 +62,18 @@ def test_jitter_drift_and_both_directions_are_found() -> None:
     assert rms == pytest.approx(offsets.std(0), rel=0.15)
 
 
+def test_lines_across_a_vacuum_do_not_hide_the_jitter_of_the_others() -> None:
+    places = _lattice(np.array([[3.0, 5.0], [17.0, 12.0]]), BASIS)
+    places = places[places[:, 1] < 60]
+    heights, generator = np.full(len(places), 200.0), np.random.default_rng(4)
+    offsets = np.stack([generator.normal(0, 1.0, SIDE), np.zeros(SIDE)], 1)
+    lines = displaced_lines(_scan(places, heights, offsets, 4.0), lambda room: _model(places, heights, room))
+    crystal = slice(0, 60)
+    assert np.corrcoef(lines.offsets[crystal, 0], offsets[crystal, 0])[0, 1] > 0.95
+    assert lines.rms[0] == pytest.approx(offsets[crystal, 0].std(), rel=0.2)
+    assert not lines.offsets[100:].any()
+
+
 @settings(max_examples=8, deadline=None)
 @given(noise=st.floats(0.5, 20), seed=st.integers(0, 50))
 def test_straight_lines_stay_where_they_are(noise: float, seed: int) -> None:
