@@ -74,13 +74,17 @@ def displaced_lines(image: Array, model: Model) -> Lines:
         noise = left - np.einsum("rk,rkc->rc", step, slopes)
         pulls = np.einsum("rkl,rlc->rkc", inverse, slopes) * noise[:, None]
         variance = (pulls**2).sum(2)
+        even = inverse[:, [0, 1], [0, 1]] * (noise**2).mean(1)[:, None]
         before, wanted = offsets, offsets + step
         offsets, spreads = np.zeros((rows, 2)), [0.0, 0.0]
         for k in range(2):
             seen = told[:, k] > _TOLD * size  # lines across a vacuum tell nothing
             if seen.sum() >= _FEWEST:
                 measured = wanted[seen, k] - wanted[seen, k].mean()
-                offsets[seen, k], spreads[k] = shrunk(measured, variance[seen, k])
+                # Few pixels of a line lie on steep slopes, so its own variance is a poor guess. How much
+                # noisier those are than others is much the same for all lines.
+                steep = float((variance[seen, k] / np.maximum(even[seen, k], 1e-200)).mean())
+                offsets[seen, k], spreads[k] = shrunk(measured, steep * even[seen, k])
         offsets, rms = offsets.clip(-_ROOM, _ROOM), (spreads[0], spreads[1])
         if np.abs(offsets - before).max() < _SETTLED:
             break

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from atomvision_hub import analyze
 from atomvision_hub.analysis import fit_columns
-from atomvision_hub.analysis.column_model.lines import STRAIGHT, recorded_places, straighten
+from atomvision_hub.analysis.column_model.lines import recorded_places, straighten
 from atomvision_hub.analysis.column_model.profiles import Profiles
 from atomvision_hub.analysis.scan_lines import displaced_lines, shrunk
 from atomvision_hub.simulation.acquisition import record_stem
@@ -81,8 +81,9 @@ def test_straight_lines_stay_where_they_are(noise: float, seed: int) -> None:
     heights = np.resize([200.0, 120.0], len(places))
     image = _scan(places, heights, np.zeros((SIDE, 2)), noise, seed)
     lines = displaced_lines(image, lambda room: _model(places, heights, room))
-    # Now and then scatter passes for a displacement, of a small part of its own size.
-    assert max(lines.rms) < STRAIGHT * max(1.0, noise / 4)
+    # Noise alone displaces a line by 0.0094 px for each grey level. Now and then (1 of 300) that passes for a
+    # displacement, but never for a greater one.
+    assert max(lines.rms) < 0.01 * noise
 
 
 def test_measured_displacements_are_shrunk_to_the_likeliest() -> None:
