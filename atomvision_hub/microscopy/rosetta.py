@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import struct
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -69,10 +70,38 @@ def read_emd(path: Path) -> list[Signal]:
         from rsciio.emd import file_reader
 
         flavour = _check_hdf5(path)
-        if flavour == "velox":  # spectrum streams are not even opened
-            return _signals(file_reader(str(path), select_type="images"), path)
+        if flavour == "velox":
+            with _without_maps(path) as images:
+                found = _signals(file_reader(str(images), select_type="images"), path)
+            note = () if images == path else ("left out beside it: a map of spectra (EDS)",)
+            return [replace(signal, notes=(*signal.notes, *note)) for signal in found]
         found = file_reader(str(path))
         return _signals([_upright(one) for one in found] if flavour == "berkeley" else found, path)
+
+
+@contextlib.contextmanager
+def _without_maps(path: Path) -> Iterator[Path]:
+    """Copy the images of a Velox file that maps spectra too.
+
+    For those rosettasciio wants one more library, even where it is told to read images only.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "SpectrumImage" not in file["Data"]:
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="atomvision-") as folder:
+            images = Path(folder) / path.name
+            with h5py.File(images, "w") as copy:
+                for name in file:
+                    if name != "Data":
+                        file.copy(name, copy)
+                data = copy.create_group("Data")
+                for name in ("Image", "Text"):
+                    if name in file["Data"]:
+                        file.copy(f"Data/{name}", data)
+            yield images
 
 
 @contextlib.contextmanager
@@ -240,6 +269,7 @@ def _check_hdf5(path: Path) -> Literal["velox", "berkeley", "emd1"]:
     with h5py.File(path, "r") as file:
         links: list[tuple[str, Any]] = []
         file.visititems_links(lambda name, link: links.append((name, link)))
+        velox = "Version" in file and "Data" in file
         total = 0
         for name, link in links:
             if isinstance(link, h5py.ExternalLink):
@@ -249,9 +279,11 @@ def _check_hdf5(path: Path) -> Literal["velox", "berkeley", "emd1"]:
                 continue
             if entry.external or entry.is_virtual:
                 raise MicroscopyError(f"keeps {name} in another file; such files are not followed")
+            if velox and name.startswith("Data/Spectrum"):  # not even opened
+                continue
             check_size(entry.shape if entry.ndim < 3 else (entry.size, 1, 1), entry.dtype.itemsize)
             total += entry.size * entry.dtype.itemsize
             check_size((total, 1, 1), 1)
-        if "Version" in file and "Data" in file:
+        if velox:
             return "velox"
         return "emd1" if any(name.endswith("/dim0") for name, _ in links) else "berkeley"

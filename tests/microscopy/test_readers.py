@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import json
 import os
 import struct
 import zlib
@@ -316,6 +317,39 @@ def test_hostile_hdf5(berkeley: Write, tmp_path: Path) -> None:
         file.create_dataset("data/image/more", (10**6, 10**6), "u2", chunks=(100, 100), compression="gzip")
     assert huge.stat().st_size < 100_000
     refusal(huge, "size", r"huge\.emd declares 1000000 x 1000000 pixels")
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_velox_images_beside_maps_of_spectra(tmp_path: Path, maps: bool) -> None:
+    """Maps are left out, whatever else is installed, and however large they are."""
+    h5py = pytest.importorskip("h5py")
+    facts = {
+        "Acquisition": {"AcquisitionStartDatetime": {"DateTime": "1481119131"}},
+        "BinaryResult": {
+            "PixelSize": {"height": "2E-11", "width": "2E-11"},
+            "PixelUnitX": "m",
+            "PixelUnitY": "m",
+            "Offset": {"x": "0", "y": "0"},
+            "Detector": "HAADF",
+            "DetectorIndex": "0",
+        },
+        "Detectors": {"Detector-0": {"DetectorName": "HAADF", "DetectorType": "ScanningDetector"}},
+        "Scan": {"FrameTime": "1"},
+    }
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    path = tmp_path / "map.emd"
+    with h5py.File(path, "w") as file:
+        file["Version"] = [json.dumps({"format": "Velox", "version": "11"})]
+        file["Data/Image/0a/Data"] = RAMP[:, :, None]
+        file["Data/Image/0a/Metadata"] = np.pad(text, (0, 60_000 - len(text)))[:, None]
+        if maps:
+            file["Data/SpectrumImage/0b/SpectrumImageSettings"] = ["{}"]
+            file.create_dataset("Data/SpectrumStream/0c/Data", (2**32, 1), "u2", chunks=(2**16, 1))
+    (image,) = read_images(path)
+    assert np.array_equal(image.data, RAMP)
+    assert image.name == "HAADF"
+    assert image.pixel_size == pytest.approx((0.2, 0.2))
+    assert image.notes == (("left out beside it: a map of spectra (EDS)",) if maps else ())
 
 
 def test_ser_series(write: Write, ser_bytes: Make) -> None:
