@@ -1,7 +1,7 @@
 """Image -> atoms -> graph -> lattice: arrays in, typed results out; no files, no torch."""
 
 from atomvision_hub.analysis.atoms import AtomTable, detect_atoms
-from atomvision_hub.analysis.column_model import ColumnFit, fit_columns
+from atomvision_hub.analysis.column_model import ColumnFit, Probe, fit_columns
 from atomvision_hub.analysis.errors import AnalysisError
 from atomvision_hub.analysis.graphs import AtomGraph, LineGraph, bond_angle_histogram, radius_graph
 from atomvision_hub.analysis.lattice_fit import LatticeFit, fit_lattice
@@ -20,6 +20,7 @@ __all__ = [
     "LatticeFit",
     "LineGraph",
     "Matches",
+    "Probe",
     "Reflection",
     "Spacing",
     "Spacings",

@@ -28,7 +28,7 @@ _SAMPLED = 4.0  # pixels to a standard deviation of a column, to which finer ima
 _AROUND = 5.0  # widths by which a part reaches into its neighbours
 _SEAM = 0.5  # px by which two parts may place a column differently
 _FEWEST = 0.5  # share of the parts that a crystal must explain
-_ASKED = 3  # parts that are asked for the width of the columns
+_ASKED = 3  # parts that are asked for the profile of the columns
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def explaining_columns(
 ) -> tuple[AtomTable, float] | None:
     """Return the columns of a crystal that explain an image, and what they leave relative to its noise.
 
-    Their width is found too. A large image is fitted in parts, so that slow distortions do not matter; where
-    a part is not explained its peaks stay. Where most are not, a warning says so, and the answer is ``None``.
+    Their profile is found too. A large image is fitted in parts, so that slow distortions do not matter;
+    where a part is not explained its peaks stay. Where most are not, a warning says so, and the answer is
+    ``None``.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def explaining_columns(
     if len(explained) < max(1.0, _FEWEST * len(parts)):
         warnings.append(
             f"fitted columns of a crystal do not explain the image ({_why_not(fits)}), peaks are shown; a "
-            "background that changes, grains, or columns of several widths are not in the model"
+            "background that changes, grains, or columns of several profiles are not in the model"
         )
         return None
     found = [_columns_of(part, fit, step) for part, fit in explained]
@@ -120,16 +121,16 @@ def _parts(shape: tuple[int, int], around: int) -> list[_Part]:
 
 
 def _fitted(image: Array, size: tuple[float, float], parts: list[_Part]) -> list[ColumnFit | None]:
-    """Return the fits of all parts, with the width of columns that one of those in the middle tells."""
+    """Return the fits of all parts, with the profile of columns that one of those in the middle tells."""
     fits: list[ColumnFit | None] = [None] * len(parts)
     middle = [(number + len(parts) // 2) % len(parts) for number in range(len(parts))]
-    width = None
+    probe = None
     for tried, number in enumerate(middle):
-        if width is None and tried >= _ASKED:
+        if probe is None and tried >= _ASKED:
             break
-        fit = fit_columns(image[parts[number].outer], size, width=width, loose=False)
-        if width is None and fit is not None and _explains(fit):
-            width = fit.width * size[0]
+        fit = fit_columns(image[parts[number].outer], size, width=None, probe=probe, loose=False)
+        if probe is None and fit is not None and _explains(fit):
+            probe = fit.probe
         fits[number] = fit
     return fits
 
@@ -141,7 +142,7 @@ def _explains(fit: ColumnFit) -> bool:
 def _why_not(fits: list[ColumnFit | None]) -> str:
     ratios = [fit.ratio for fit in fits if fit is not None]
     if not ratios:
-        return "no crystal, or of which width is not clear"
+        return "no crystal, or of which profile is not clear"
     return f"what they leave is {float(np.median(ratios)):.1f} times the noise"
 
 

@@ -17,6 +17,7 @@ from atomvision_hub.analysis.column_model.cells import larger_bases
 from atomvision_hub.analysis.column_model.crystal import fit_crystal
 from atomvision_hub.analysis.column_model.loose import fit_loose
 from atomvision_hub.analysis.column_model.motif import Motif
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles, white_noise
 from atomvision_hub.analysis.column_model.structure_factors import structure_factors
 from atomvision_hub.simulation import simulate_stem, to_grey
@@ -98,10 +99,10 @@ def test_vacancies_and_foreign_atoms() -> None:
 def test_a_doubled_cell_is_found_from_what_the_smaller_one_leaves() -> None:
     places = [("Mo", 1.0, 1.0), ("Mo", 3.5, 1.0), ("O", 1.7, 3.0), ("O", 4.0, 3.2)]
     grey, _ = _grey(_cell(places, a=5.0, b=5.0))
-    half = fit_crystal(grey, np.array([[25.0, 0.0], [0.0, 50.0]]), 5.0, 0.29)
+    half = fit_crystal(grey, np.array([[25.0, 0.0], [0.0, 50.0]]), Probe.gaussian(5.0), 0.29)
     assert half is not None
     assert half.changed > 0.3 * half.inside  # every other oxygen
-    first = larger_bases(half, 5.0)[0]
+    first = larger_bases(half, Probe.gaussian(5.0))[0]
     whole = np.abs(np.linalg.inv([[50.0, 0.0], [0.0, 50.0]]).T @ first.T)
     assert np.allclose(whole, np.rint(whole), atol=0.01)
     assert abs(np.linalg.det(first)) == pytest.approx(2500, rel=0.01)
@@ -119,7 +120,7 @@ def test_loose_columns_where_nothing_repeats() -> None:
             kept.append(place)
     truth = np.array(kept)
     heights = generator.uniform(60, 200, len(truth))
-    grey = np.rint(Profiles(truth, 5.0, SHAPE).image(heights))
+    grey = np.rint(Profiles(truth, Probe.gaussian(5.0), SHAPE).image(heights))
     fit = fit_columns(grey, 0.1)
     assert fit is not None
     assert fit.basis is None
@@ -161,7 +162,7 @@ def test_structure_factors_are_those_of_the_columns() -> None:
     sites, heights = np.array([[4.0, 9.0], [17.5, 20.2]]), np.array([90.0, 25.0])
     cells = np.mgrid[-12:13, -12:13].reshape(2, -1).T @ basis
     places = (sites[:, None] + cells).reshape(-1, 2)
-    image = Profiles(places, width, (230, 210)).image(np.repeat(heights, len(cells)))
+    image = Profiles(places, Probe.gaussian(width), (230, 210)).image(np.repeat(heights, len(cells)))
     found = structure_factors(image, basis, 0.12, 0.3)
     q = found.frequencies
     expected = (
@@ -171,7 +172,7 @@ def test_structure_factors_are_those_of_the_columns() -> None:
         * np.exp(-2 * (np.pi * width) ** 2 * (q**2).sum(1))
     )
     np.testing.assert_allclose(found.values, expected, atol=1e-4)
-    motif = Motif(found, width)
+    motif = Motif(found, Probe.gaussian(width))
     motif.fit()
     assert len(motif.heights) == 2
     np.testing.assert_allclose(np.sort(motif.heights), [25, 90], rtol=1e-3)
@@ -185,7 +186,7 @@ def test_noise_is_measured_beside_the_columns() -> None:
 
 def test_too_many_columns_end_the_search() -> None:
     noise = np.random.default_rng(0).normal(0, 1, (256, 256))
-    found = fit_loose(noise, 1.5, 0.05, np.empty((0, 2)), np.empty(0))
+    found = fit_loose(noise, Probe.gaussian(1.5), 0.05, np.empty((0, 2)), np.empty(0))
     assert found is None or len(found.heights) < 900
 
 

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from atomvision_hub import analyze
 from atomvision_hub.analysis import fit_columns
 from atomvision_hub.analysis.column_model.lines import recorded_places, straighten
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles
 from atomvision_hub.analysis.scan_lines import displaced_lines, shrunk
 from atomvision_hub.simulation.acquisition import record_stem
@@ -39,7 +40,7 @@ def _scan(places: Array, heights: Array, offsets: Array, noise: float, seed: int
 
 
 def _model(places: Array, heights: Array, room: int) -> tuple[Array, Array, Array]:
-    profiles = Profiles(places + room, WIDTH, (SIDE + 2 * room, SIDE + 2 * room))
+    profiles = Profiles(places + room, Probe.gaussian(WIDTH), (SIDE + 2 * room, SIDE + 2 * room))
     return profiles.image(heights), *profiles.slopes(heights)
 
 
@@ -102,7 +103,7 @@ def test_rows_of_atoms_are_no_displaced_lines(moved: float, noise: float) -> Non
     sites = np.array([[5.0, 5.0], [5.0 + moved, 21.0]])
     places = _lattice(sites, np.array([[16.0, 0.0], [0.0, 32.0]]))
     image = _scan(places, np.full(len(places), 200.0), np.zeros((SIDE, 2)), noise)
-    straight = straighten(image, WIDTH)
+    straight = straighten(image, Probe.gaussian(WIDTH))
     assert straight.offsets is None
     assert straight.crystal is not None
     assert abs(np.linalg.det(straight.crystal.basis)) == pytest.approx(512, rel=0.02)

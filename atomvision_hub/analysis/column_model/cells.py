@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError
 
 from atomvision_hub.analysis.column_model.crystal import CrystalFit, fit_crystal
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles
 from atomvision_hub.analysis.column_model.structure_factors import wave_power
 from atomvision_hub.analysis.harmonics import NoLatticeError, refine
@@ -33,7 +34,7 @@ _REACH = 6  # indices
 _BINS = 2.0
 
 
-def find_crystal(image: Array, width: float, noise: float, *, nearly: float = NEARLY) -> CrystalFit | None:
+def find_crystal(image: Array, probe: Probe, noise: float, *, nearly: float = NEARLY) -> CrystalFit | None:
     """Return the crystal that explains an image best, None where nothing repeats.
 
     Tried are, until one leaves little but noise, what repeats at first sight, what `fit_lattice` finds, and
@@ -43,12 +44,14 @@ def find_crystal(image: Array, width: float, noise: float, *, nearly: float = NE
     ----------
     image
         Grey levels [row, column].
-    width, noise
-        Standard deviations of a column (px) and of a pixel (grey levels).
+    probe
+        Profile of a column.
+    noise
+        Standard deviation of a pixel, grey levels.
     nearly
         Residual over noise up to which a crystal is the answer; with 0 all are tried.
     """
-    search = _Search(image, width, noise, nearly)
+    search = _Search(image, probe, noise, nearly)
     for basis in first_bases(image):
         if search.attempt(basis, _LARGEST):
             return search.best
@@ -59,7 +62,7 @@ def find_crystal(image: Array, width: float, noise: float, *, nearly: float = NE
         best = search.best
         if best is None or 2 * abs(float(np.linalg.det(best.basis))) > _LARGER * image.size:
             break
-        for basis in larger_bases(best, width)[:_CANDIDATES]:
+        for basis in larger_bases(best, probe)[:_CANDIDATES]:
             if search.attempt(basis, _LARGER):
                 return search.best
         if search.best is best:
@@ -70,8 +73,8 @@ def find_crystal(image: Array, width: float, noise: float, *, nearly: float = NE
 class _Search:
     """Lattices tried so far, and the crystal with the shortest description."""
 
-    def __init__(self, image: Array, width: float, noise: float, nearly: float) -> None:
-        self.image, self.width, self.noise, self.nearly = image, width, noise, nearly
+    def __init__(self, image: Array, probe: Probe, noise: float, nearly: float) -> None:
+        self.image, self.probe, self.noise, self.nearly = image, probe, noise, nearly
         self.best: CrystalFit | None = None
         self._tried: list[Array] = []
 
@@ -91,7 +94,7 @@ class _Search:
                 return False
         self._tried.append(basis)
         try:
-            fit = fit_crystal(self.image, basis, self.width, self.noise)
+            fit = fit_crystal(self.image, basis, self.probe, self.noise)
         except (LinAlgError, np.linalg.LinAlgError):  # columns that the image does not tell apart
             return False
         if fit is None:
@@ -119,20 +122,20 @@ def first_bases(image: Array) -> Iterator[Array]:
         yield inverse_basis(fit.reciprocal)
 
 
-def larger_bases(fit: CrystalFit, width: float) -> list[Array]:
+def larger_bases(fit: CrystalFit, probe: Probe) -> list[Array]:
     """Return bases of the doubled and tripled cells, first the one whose waves are strongest in what is left.
 
     Parameters
     ----------
     fit
         Columns on the smaller cell.
-    width
-        Standard deviation of a column in pixels.
+    probe
+        Profile of a column.
     """
     # What the crystal leaves with the usual height on every site.
     shape = (fit.left.shape[0], fit.left.shape[1])
     size = np.array(shape[::-1])
-    left = fit.left + Profiles(fit.places, width, shape).image(fit.heights - fit.usual)
+    left = fit.left + Profiles(fit.places, probe, shape).image(fit.heights - fit.usual)
     found = []
     for basis in coarser_lattices(fit.basis):
         indices = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1].reshape(2, -1).T
@@ -140,7 +143,7 @@ def larger_bases(fit: CrystalFit, width: float) -> list[Array]:
         # Within two bins of a wave of the smaller cell, the window shows that wave.
         old = waves @ fit.basis.T
         away = (old - np.rint(old)) @ inverse_basis(fit.basis) * size
-        new = (np.hypot(*away.T) > _BINS) & (np.hypot(*waves.T) < _FINEST / width)
+        new = (np.hypot(*away.T) > _BINS) & (np.hypot(*waves.T) < _FINEST / probe.narrowest)
         if new.any():
             found.append((float(wave_power(left, waves[new]).mean()), basis))
     return [basis for _, basis in sorted(found, key=lambda entry: -entry[0])]

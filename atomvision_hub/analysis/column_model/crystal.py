@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,14 +10,13 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from atomvision_hub.analysis.column_model.motif import PENALTY, Motif
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles, in_image
 from atomvision_hub.analysis.column_model.structure_factors import structure_factors
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-#: Columns reach into the image from so many widths outside.
-MARGIN = 3.0
 #: What a column of another height than its site's costs, as chi-squared: two numbers and which column it is.
 CHANGE = 15.0
 
@@ -60,6 +60,8 @@ class CrystalFit:
     cost
         Description length: chi-squared beyond that of noise, plus `CHANGE` for each changed column and the
         penalty for each site.
+    freedom
+        By how much chi-squared falls by chance, as every column has a height of its own.
     """
 
     basis: Array
@@ -75,6 +77,7 @@ class CrystalFit:
     changed: int
     inside: int
     cost: float
+    freedom: float
 
     @property
     def usual(self) -> Array:
@@ -82,7 +85,13 @@ class CrystalFit:
         return np.asarray(self.site_heights[self.site])
 
 
-def fit_crystal(image: Array, basis: Array, width: float, noise: float) -> CrystalFit | None:
+def fit_crystal(
+    image: Array,
+    basis: Array,
+    probe: Probe,
+    noise: float,
+    columns: tuple[Array, Array] | None = None,
+) -> CrystalFit | None:
     """Return the columns on a lattice that explain an image, None where there are too many or none.
 
     The cell's columns come from structure factors (`Motif`). Then every column gets a height of its own, held
@@ -96,32 +105,37 @@ def fit_crystal(image: Array, basis: Array, width: float, noise: float) -> Cryst
         Grey levels [row, column].
     basis
         Rows (x, y) in pixels, right to a pixel or so over the image.
-    width
-        Standard deviation of a column in pixels.
+    probe
+        Profile of a column.
     noise
         Standard deviation of a pixel.
+    columns
+        To begin with: places in a cell (x, y), px, (n, 2), and grey levels, (n,).
     """
     shape = (image.shape[0], image.shape[1])
-    start: tuple[Array, Array] | None = None
+    start = columns
     perfect, penalty = image, PENALTY
     found: CrystalFit | None = None
-    for _ in range(_ROUNDS):
-        motif = Motif(structure_factors(perfect, basis, _FINEST / width, noise), width)
+    for number in range(_ROUNDS):
+        motif = Motif(structure_factors(perfect, basis, _FINEST / probe.narrowest, noise), probe)
+        if number == 0 and start is not None:
+            motif.settle(*start)
+            penalty = _penalty(motif)
         motif.fit(penalty, start)
         sites, site_heights = _centred(motif.places, basis, shape), motif.heights
-        if not 0 < len(sites) <= _MOST_SITES:
+        if not 0 < len(sites) <= _MOST_SITES or not site_heights.any():
             return found
         for step in range(3):
-            places, site, cells = _in_view(sites, basis, shape, MARGIN * width)
+            places, site, cells = _in_view(sites, basis, shape, probe.reach)
             if not 0 < len(places) <= _MOST_COLUMNS:
                 return found
-            profiles = Profiles(places, width, shape)
+            profiles = Profiles(places, probe, shape)
             fitted = _heights(image, profiles, site, site_heights, noise, rounds=4 if step < 2 else 6)
             site_heights = fitted.usual
             if step == 2:
                 break
             moved, change = _moves(profiles, fitted, site, cells, len(sites))
-            if np.abs(moved).max() < _STRAY * width:
+            if np.abs(moved).max() < _STRAY * probe.width:
                 sites, basis = sites + moved, basis + change
         usual = site_heights[site]
         inside = in_image(places, shape)
@@ -141,14 +155,30 @@ def fit_crystal(image: Array, basis: Array, width: float, noise: float) -> Cryst
             changed=changed,
             inside=int(inside.sum()),
             cost=(ratio**2 - 1) * image.size + CHANGE * changed + PENALTY * len(sites),
+            freedom=_by_chance(fitted, places, probe, noise),
         )
         if ratio > _HOPELESS and changed > _CHANGED * found.inside:
             break
         perfect = image - profiles.image(fitted.heights - usual)
-        # Where structure factors miss by more than noise, a column must explain as much more.
-        penalty = PENALTY * max(1.0, motif.misfit / motif.freedom)
+        penalty = _penalty(motif)
         start = (sites, site_heights)
     return found
+
+
+def _by_chance(fitted: _Heights, places: Array, probe: Probe, noise: float) -> float:
+    """Return by how much heights of their own lower chi-squared by chance: more where noise is stronger."""
+    squares = fitted.left**2
+    around = Profiles(
+        places, Probe.gaussian(probe.width / math.sqrt(2)), (squares.shape[0], squares.shape[1])
+    )
+    seen = around.sums()
+    variance = around.seen(squares) / np.maximum(seen, 1e-3 * seen.max())
+    return float((fitted.freedom * variance).sum()) / noise**2
+
+
+def _penalty(motif: Motif) -> float:
+    """Return what a column must explain: more, where structure factors miss by more than noise."""
+    return PENALTY * max(1.0, motif.misfit / motif.freedom)
 
 
 def _centred(places: Array, basis: Array, shape: tuple[int, int]) -> Array:
@@ -180,6 +210,7 @@ class _Heights:
     usual: Array
     ground: float
     left: Array
+    freedom: Array
 
 
 def _heights(
@@ -229,7 +260,8 @@ def _heights(
     errors = np.zeros(count)
     inverse = cho_solve(factor, np.eye(n + 1), check_finite=False)
     errors[solved] = np.sqrt(np.diag(inverse)[:n].clip(0))
-    return _Heights(heights, errors, usual, ground, image - profiles.image(heights) - ground)
+    freedom = np.where(solved, 1 - weight * errors**2, 0)
+    return _Heights(heights, errors, usual, ground, image - profiles.image(heights) - ground, freedom)
 
 
 def _moves(

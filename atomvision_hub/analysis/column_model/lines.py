@@ -10,6 +10,7 @@ from scipy.linalg import LinAlgError
 
 from atomvision_hub.analysis.column_model.cells import find_crystal
 from atomvision_hub.analysis.column_model.crystal import CrystalFit, fit_crystal
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles, pixel_noise, rounding_noise
 from atomvision_hub.analysis.scan_lines import Lines, Model, displaced_lines
 
@@ -47,7 +48,7 @@ class Straightened:
     offsets: Array | None = None
 
 
-def straighten(grey: Array, width: float) -> Straightened:
+def straighten(grey: Array, probe: Probe) -> Straightened:
     """Return the crystal that an image shows, and the image with its lines where the crystal has them.
 
     A crystal with a larger cell, whose rows of columns are displaced, looks like displaced lines: where their
@@ -57,55 +58,63 @@ def straighten(grey: Array, width: float) -> Straightened:
     ----------
     grey
         Grey levels [row, column].
-    width
-        Standard deviation of a column in pixels.
+    probe
+        Profile of a column.
     """
-    noise = pixel_noise(grey, width)
-    crystal = find_crystal(grey, width, noise)
+    noise = pixel_noise(grey, probe.narrowest)
+    crystal = find_crystal(grey, probe, noise)
     straight = Straightened(grey, noise, crystal)
     if crystal is None or noise < _SCANNED * rounding_noise(grey):
         return straight
-    lines = displaced_lines(grey, model_of(crystal, width))
+    lines = displaced_lines(grey, model_of(crystal, probe))
     if max(lines.rms) <= STRAIGHT:
         return straight
-    image, quiet = _moved_back(grey, crystal, lines, width)
-    found = find_crystal(image, width, quiet)
+    image, quiet = _moved_back(grey, crystal, lines, probe)
+    found = find_crystal(image, probe, quiet)
     if found is None:
         return straight
     price = _NUMBER * len(grey) * sum(rms > 0 for rms in lines.rms)
     if found.cost + price >= _cost(crystal, noise, quiet):
         return straight
     if _periodic(lines.offsets):
-        larger = find_crystal(grey, width, noise, nearly=0.0)
+        larger = find_crystal(grey, probe, noise, nearly=0.0)
         if larger is not None and _cost(larger, noise, quiet) <= found.cost + price:
             return replace(straight, crystal=larger)
     # Once more: what was displaced had blurred the crystal too.
-    lines = displaced_lines(grey, model_of(found, width))
-    image, quiet = _moved_back(grey, found, lines, width)
-    return Straightened(image, quiet, refitted(image, found.basis, width, quiet) or found, lines.offsets)
+    lines = displaced_lines(grey, model_of(found, probe))
+    image, quiet = _moved_back(grey, found, lines, probe)
+    return Straightened(image, quiet, refitted(image, found.basis, probe, quiet) or found, lines.offsets)
 
 
-def straighten_by(grey: Array, crystal: CrystalFit, width: float) -> Straightened:
+def straighten_by(grey: Array, crystal: CrystalFit, probe: Probe) -> Straightened:
     """Return an image with its lines where a crystal has them, and the crystal fitted to it anew."""
-    lines = displaced_lines(grey, model_of(crystal, width))
-    image, noise = _moved_back(grey, crystal, lines, width)
-    return Straightened(image, noise, refitted(image, crystal.basis, width, noise), lines.offsets)
+    lines = displaced_lines(grey, model_of(crystal, probe))
+    image, noise = _moved_back(grey, crystal, lines, probe)
+    columns = crystal.sites, crystal.site_heights
+    found = refitted(image, crystal.basis, probe, noise, columns)
+    return Straightened(image, noise, found, lines.offsets)
 
 
-def refitted(image: Array, basis: Array, width: float, noise: float) -> CrystalFit | None:
+def refitted(
+    image: Array,
+    basis: Array,
+    probe: Probe,
+    noise: float,
+    columns: tuple[Array, Array] | None = None,
+) -> CrystalFit | None:
     """Return a crystal of this lattice, ``None`` also where its columns cannot be told apart."""
     try:
-        return fit_crystal(image, basis, width, noise)
+        return fit_crystal(image, basis, probe, noise, columns)
     except (LinAlgError, np.linalg.LinAlgError):
         return None
 
 
-def model_of(crystal: CrystalFit, width: float) -> Model:
+def model_of(crystal: CrystalFit, probe: Probe) -> Model:
     """Return the sum of a crystal's columns as `displaced_lines` wants it."""
     rows, columns = crystal.left.shape
 
     def model(room: int) -> tuple[Array, Array, Array]:
-        profiles = Profiles(crystal.places + room, width, (rows + 2 * room, columns + 2 * room))
+        profiles = Profiles(crystal.places + room, probe, (rows + 2 * room, columns + 2 * room))
         along, down = profiles.slopes(crystal.heights)
         return profiles.image(crystal.heights) + crystal.ground, along, down
 
@@ -123,10 +132,10 @@ def recorded_places(x: Array, y: Array, offsets: Array, width: float) -> tuple[A
     return x + mean[:, 0], y + mean[:, 1]
 
 
-def _moved_back(grey: Array, crystal: CrystalFit, lines: Lines, width: float) -> tuple[Array, float]:
+def _moved_back(grey: Array, crystal: CrystalFit, lines: Lines, probe: Probe) -> tuple[Array, float]:
     """Return the image that straight lines would have shown, with the noise of every pixel as it is."""
-    image = grey - lines.moved + model_of(crystal, width)(0)[0]
-    return image, pixel_noise(image, width)
+    image = grey - lines.moved + model_of(crystal, probe)(0)[0]
+    return image, pixel_noise(image, probe.narrowest)
 
 
 def _cost(crystal: CrystalFit, noise: float, other: float) -> float:

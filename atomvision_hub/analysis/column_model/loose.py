@@ -11,6 +11,7 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from atomvision_hub.analysis.column_model.motif import PENALTY
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, strength
 
 Array = npt.NDArray[np.float64]
@@ -39,7 +40,7 @@ class LooseFit:
 
 def fit_loose(
     image: Array,
-    width: float,
+    probe: Probe,
     noise: float,
     places: Array,
     heights: Array,
@@ -53,8 +54,10 @@ def fit_loose(
     ----------
     image
         Grey levels [row, column].
-    width, noise
-        Standard deviations of a column (px) and of a pixel (grey levels).
+    probe
+        Profile of a column.
+    noise
+        Standard deviation of a pixel, grey levels.
     places, heights
         To begin with.
     ground
@@ -68,16 +71,17 @@ def fit_loose(
     (2017), algorithm 3.
     """
     shape = (image.shape[0], image.shape[1])
+    width = probe.width
     margin, side = int(_OUTSIDE * width), int(1.2 * width) | 1
     level = float(image.min()) if ground is None else ground
-    state = _State(image, width, level, ground is None)
+    state = _State(image, probe, level, ground is None)
     for number in range(rounds):
         if len(heights):
             places, heights = state.descend(places, heights)
             # Far outside, or where less is left than noise would leave, there is nothing.
             keep = heights > noise / strength(width)
             places, heights = _joined(places[keep], heights[keep], _SAME * width)
-        left = image - state.ground - Profiles(places, width, shape).image(heights)
+        left = image - state.ground - Profiles(places, probe, shape).image(heights)
         if number == rounds - 1:
             break
         clear = clearness(left, width, noise, margin)
@@ -91,18 +95,19 @@ def fit_loose(
         return None
     if len(heights):
         places, heights = state.fewer(places, heights, noise)
-        left = image - state.ground - Profiles(places, width, shape).image(heights)
+        left = image - state.ground - Profiles(places, probe, shape).image(heights)
     return LooseFit(places, heights, state.ground, left)
 
 
 class _State:
-    def __init__(self, image: Array, width: float, ground: float, fitted: bool) -> None:
-        self.image, self.width, self.ground, self._fitted = image, width, ground, fitted
+    def __init__(self, image: Array, probe: Probe, ground: float, fitted: bool) -> None:
+        self.image, self.probe, self.ground, self._fitted = image, probe, ground, fitted
+        self.width = probe.width
         self.shape = (image.shape[0], image.shape[1])
-        self._edge = np.array(self.shape[::-1]) - 1 + _OUTSIDE * width
+        self._edge = np.array(self.shape[::-1]) - 1 + _OUTSIDE * self.width
 
     def _left(self, places: Array, heights: Array, ground: float) -> Array:
-        return np.asarray(self.image - ground - Profiles(places, self.width, self.shape).image(heights))
+        return np.asarray(self.image - ground - Profiles(places, self.probe, self.shape).image(heights))
 
     def descend(self, places: Array, heights: Array) -> tuple[Array, Array]:
         """Levenberg-Marquardt steps with heights that are not negative."""
@@ -110,7 +115,7 @@ class _State:
         left = self._left(places, heights, self.ground)
         misfit = float((left**2).sum())
         for _ in range(_STEPS):
-            profiles = Profiles(places, self.width, self.shape)
+            profiles = Profiles(places, self.probe, self.shape)
             normal, gradient = self._normal(profiles, heights, left)
             dark = heights <= 0
             free = np.concatenate([~(dark & (gradient[:count] <= 0)), ~dark, ~dark, [self._fitted]])
@@ -149,7 +154,7 @@ class _State:
         most = len(heights)
         for _ in range(_FEWER):
             left = self._left(places, heights, self.ground)
-            normal, _ = self._normal(Profiles(places, self.width, self.shape), heights, left)
+            normal, _ = self._normal(Profiles(places, self.probe, self.shape), heights, left)
             normal /= noise**2
             normal[np.diag_indices_from(normal)] *= 1 + 1e-9
             try:

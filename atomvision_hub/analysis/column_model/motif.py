@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.ndimage import maximum_filter
 
+from atomvision_hub.analysis.column_model.probe import Probe
 from atomvision_hub.analysis.column_model.structure_factors import StructureFactors
 
 Array = npt.NDArray[np.float64]
@@ -21,9 +22,10 @@ Complex = npt.NDArray[np.complex128]
 #: By how much chi-squared must fall for one more column: three numbers, by the Bayesian information criterion
 #: about 3 ln(65,536).
 PENALTY = 30.0
+#: Error of structure factors that is no noise where the profile is known: the window, pixels of finite size.
+EXACT = 2e-4
 
 _CLEAR = 5.0  # standard deviations at which a column is added
-_RELATIVE = 2e-4  # error of structure factors that is no noise: the window, pixels of finite size
 _LEAST = 1e-4  # height relative to the highest below which a column is none; hydrogen beside bismuth: 5e-4
 _SAME = 0.1  # widths within which two columns are one
 _JOINED = 2.0  # widths within which columns may be joined
@@ -43,8 +45,11 @@ class Motif:
     ----------
     factors
         What is to be explained. Their mean is left free: a background may lie under the columns.
-    width
-        Standard deviation of a column in pixels.
+    probe
+        Profile of a column.
+    relative
+        Error of structure factors that is no noise, relative to each: of the window, of pixels of finite
+        size, or of a profile that is not known well.
 
     Attributes
     ----------
@@ -54,23 +59,26 @@ class Motif:
         Grey levels, (n,).
     misfit
         Chi-squared: twice the number of structure factors, if noise is all that is left.
+    root
+        What structure factors are multiplied with to have a noise of one in chi-squared, (q,).
     """
 
-    def __init__(self, factors: StructureFactors, width: float) -> None:
-        self._factors, self._width = factors, width
+    def __init__(self, factors: StructureFactors, probe: Probe, relative: float = EXACT) -> None:
+        self._factors, self._width = factors, probe.width
+        self._allowed = probe.density * abs(float(np.linalg.det(factors.basis)))
         q = factors.frequencies
         area = abs(float(np.linalg.det(factors.basis)))
-        self._blur = np.exp(-2 * (np.pi * width) ** 2 * (q**2).sum(1)) * (2 * np.pi * width**2 / area)
-        variance = factors.noise**2 + (_RELATIVE * np.abs(factors.values)) ** 2
+        self._blur = probe.transform((q**2).sum(1)) / area
+        variance = factors.noise**2 + (relative * np.abs(factors.values)) ** 2
         self._weight = np.where((factors.indices == 0).all(1), 0.0, 2.0) / variance
-        self._root = np.sqrt(self._weight)
+        self.root = np.sqrt(self._weight)
         self._reach = int(np.abs(factors.indices).max(initial=0))
         self._index = (factors.indices + self._reach).T
         # Where columns may be added: a fifth of their width apart.
-        counts = [max(4, int(np.ceil(5 * np.hypot(*vector) / width))) for vector in factors.basis]
+        counts = [max(4, int(np.ceil(5 * np.hypot(*vector) / self._width))) for vector in factors.basis]
         self._shape = (counts[0], counts[1])
         self._grid = np.mgrid[: counts[0], : counts[1]].reshape(2, -1).T / counts @ factors.basis
-        waves = self._root * self._blur * np.exp(-2j * np.pi * self._grid @ q.T)
+        waves = self.root * self._blur * np.exp(-2j * np.pi * self._grid @ q.T)
         self._columns = np.concatenate([waves.real, waves.imag], 1)
         self.places: Array = np.empty((0, 2))
         self.heights: Array = np.empty(0)
@@ -108,6 +116,13 @@ class Motif:
         self._moved(self.places, self.heights, 30)
         self._tidy()
         self._fewer(penalty)
+        while len(self.heights) > max(1.0, self._allowed + 0.5):
+            faintest = int(self.heights.argmin())
+            self.settle(np.delete(self.places, faintest, 0), np.delete(self.heights, faintest))
+
+    def settle(self, places: Array, heights: Array) -> None:
+        """Fit these columns: none is added or taken out."""
+        self._moved(places, heights, 30)
 
     def _waves_of(self, places: Array) -> Complex:
         """Return ``exp(-2 pi i q.r)`` times the profile's transform, [column, q]: powers of two waves."""
@@ -134,7 +149,7 @@ class Motif:
             Whether the columns that are there may change as well (Rao's score test): finds those that others
             stand for in part.
         """
-        left = self._root * (self._factors.values - self._model(self.places, self.heights))
+        left = self.root * (self._factors.values - self._model(self.places, self.heights))
         certainty = np.full(len(self._grid), float((self._weight * self._blur**2).sum()))
         if joint and len(self.heights):
             basis = np.linalg.qr(self._tangents(self.places, self.heights)[0].T)[0]
@@ -153,8 +168,8 @@ class Motif:
         """Return derivatives by heights, x and y, (3 n, numbers), and what is left, over the noise."""
         q = self._factors.frequencies
         waves = self._waves_of(places)
-        left = self._root * (self._factors.values - heights @ waves)
-        waves *= self._root
+        left = self.root * (self._factors.values - heights @ waves)
+        waves *= self.root
         lit = -2j * np.pi * waves * heights[:, None]
         every = np.concatenate([waves, lit * q[:, 0], lit * q[:, 1]])
         # Real and imaginary parts are so many more measurements.

@@ -1,13 +1,16 @@
-"""Sums of round Gaussian columns, and what least squares needs of them, from profiles along x and y."""
+"""Sums of round columns, and what least squares needs of them, from profiles along x and y."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import convolve1d
+
+from atomvision_hub.analysis.column_model.probe import Probe
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -20,67 +23,80 @@ class Profiles:
     ----------
     places
         x, y in pixels, (n, 2); they may lie outside the image.
-    width
-        Standard deviation in pixels.
+    probe
+        Profile of a column.
     shape
         Rows and columns of the image.
     """
 
-    def __init__(self, places: Array, width: float, shape: tuple[int, int]) -> None:
-        self._along = np.arange(shape[1]) - places[:, :1]
-        self._down = np.arange(shape[0]) - places[:, 1:]
-        self.width = width
-        self.x = np.exp(-0.5 * (self._along / width) ** 2)
-        self.y = np.exp(-0.5 * (self._down / width) ** 2)
+    def __init__(self, places: Array, probe: Probe, shape: tuple[int, int]) -> None:
+        along = np.arange(shape[1]) - places[:, :1]
+        down = np.arange(shape[0]) - places[:, 1:]
+        self._parts = [_Part(along, down, height, width) for height, width in probe.parts]
+
+    def image(self, heights: Array) -> Array:
+        """Return the sum of columns of these heights, [row, column]."""
+        return _sum((part.y * heights[:, None]).T @ part.x for part in self._parts)
+
+    def slopes(self, heights: Array) -> tuple[Array, Array]:
+        """Return the derivatives of `image` by x and by y, [row, column]."""
+        along = _sum((part.y * heights[:, None]).T @ part.slope_x for part in self._parts)
+        down = _sum((part.slope_y * heights[:, None]).T @ part.x for part in self._parts)
+        return -along, -down
+
+    def sums(self) -> Array:
+        """Return the sum over the pixels of each column, (n,)."""
+        return _sum(part.x.sum(1) * part.y.sum(1) for part in self._parts)
+
+    def seen(self, image: Array) -> Array:
+        """Return the products of each column with an image, summed over the pixels, (n,)."""
+        return _sum(((part.x @ image.T) * part.y).sum(1) for part in self._parts)
+
+    def pulled(self, image: Array) -> tuple[Array, Array]:
+        """Return the same for the derivatives of the columns by x and by y."""
+        along = _sum(((part.slope_x @ image.T) * part.y).sum(1) for part in self._parts)
+        return along, _sum(((part.x @ image.T) * part.slope_y).sum(1) for part in self._parts)
+
+    def overlaps(self) -> Array:
+        """Return the products of the columns with each other, (n, n)."""
+        return _sum((one.x @ two.x.T) * (one.y @ two.y.T) for one, two in self._pairs())
+
+    def moments(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """Return products, (n, n), of columns and their derivatives: 1·1, 1·x, 1·y, x·x, x·y, y·y."""
+        total: list[Array] = []
+        for one, two in self._pairs():
+            x, x_slope, slopes_x = one.x @ two.x.T, one.x @ two.slope_x.T, one.slope_x @ two.slope_x.T
+            y, y_slope, slopes_y = one.y @ two.y.T, one.y @ two.slope_y.T, one.slope_y @ two.slope_y.T
+            slope_x = x_slope.T if one is two else one.slope_x @ two.x.T
+            products = [x * y, x_slope * y, x * y_slope, slopes_x * y, slope_x * y_slope, x * slopes_y]
+            total = [before + new for before, new in zip(total, products, strict=True)] if total else products
+        return total[0], total[1], total[2], total[3], total[4], total[5]
+
+    def _pairs(self) -> Iterator[tuple[_Part, _Part]]:
+        return ((one, two) for one in self._parts for two in self._parts)
+
+
+class _Part:
+    """One Gaussian of every column: profiles along x, and along y with its height."""
+
+    def __init__(self, along: Array, down: Array, height: float, width: float) -> None:
+        self._along, self._down, self._width = along, down, width
+        self.x = np.exp(-0.5 * (along / width) ** 2)
+        self.y = height * np.exp(-0.5 * (down / width) ** 2)
 
     @cached_property
     def slope_x(self) -> Array:
         """Derivatives of `x` by the places."""
-        return np.asarray(self._along / self.width**2 * self.x)
+        return np.asarray(self._along / self._width**2 * self.x)
 
     @cached_property
     def slope_y(self) -> Array:
         """Derivatives of `y` by the places."""
-        return np.asarray(self._down / self.width**2 * self.y)
+        return np.asarray(self._down / self._width**2 * self.y)
 
-    def image(self, heights: Array) -> Array:
-        """Return the sum of columns of these heights, [row, column]."""
-        return np.asarray((self.y * heights[:, None]).T @ self.x)
 
-    def slopes(self, heights: Array) -> tuple[Array, Array]:
-        """Return the derivatives of `image` by x and by y, [row, column]."""
-        along = (self.y * heights[:, None]).T @ self.slope_x
-        return np.asarray(-along), np.asarray(-(self.slope_y * heights[:, None]).T @ self.x)
-
-    def sums(self) -> Array:
-        """Return the sum over the pixels of each column, (n,)."""
-        return np.asarray(self.x.sum(1) * self.y.sum(1))
-
-    def seen(self, image: Array) -> Array:
-        """Return the products of each column with an image, summed over the pixels, (n,)."""
-        return np.asarray(((self.x @ image.T) * self.y).sum(1))
-
-    def pulled(self, image: Array) -> tuple[Array, Array]:
-        """Return the same for the derivatives of the columns by x and by y."""
-        along = ((self.slope_x @ image.T) * self.y).sum(1)
-        return np.asarray(along), np.asarray(((self.x @ image.T) * self.slope_y).sum(1))
-
-    def overlaps(self) -> Array:
-        """Return the products of the columns with each other, (n, n)."""
-        return np.asarray((self.x @ self.x.T) * (self.y @ self.y.T))
-
-    def moments(self) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """Return products, (n, n), of columns and their derivatives: 1·1, 1·x, 1·y, x·x, x·y, y·y."""
-        one, mixed, both = self.x @ self.x.T, self.x @ self.slope_x.T, self.slope_x @ self.slope_x.T
-        other, mixed_y, both_y = self.y @ self.y.T, self.y @ self.slope_y.T, self.slope_y @ self.slope_y.T
-        return (
-            one * other,
-            mixed * other,
-            one * mixed_y,
-            both * other,
-            mixed.T * mixed_y,
-            one * both_y,
-        )
+def _sum(parts: Iterable[Array]) -> Array:
+    return np.asarray(sum(parts))
 
 
 def in_image(places: Array, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
