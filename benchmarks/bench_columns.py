@@ -1,6 +1,7 @@
 """Which columns `analyze` finds in recordings of crystals: peaks, and columns fitted to the image.
 
-    python benchmarks/bench_columns.py [--every 4] [--seed 1] [--out benchmarks/results/columns-DAY.json]
+    python benchmarks/bench_columns.py [--every 4] [--seed 3] [--out benchmarks/results/columns-DAY.json]
+    python benchmarks/bench_columns.py --picture docs/images/probes.png
 
 Every fourth of the embedded reference monolayers, 256 x 256 px of 0.1 Å, recorded with the presets `good`,
 `typical` (source size, jitter, drift) and `poor`, and the first two with a probe that is narrower and has
@@ -24,7 +25,9 @@ from scipy.spatial import cKDTree
 
 from atomvision_hub import analyze, load_structures
 from atomvision_hub._files import write_json
+from atomvision_hub.analysis import fit_columns
 from atomvision_hub.simulation.acquisition import record_stem
+from atomvision_hub.simulation.psf import parse_psf
 
 Points = npt.NDArray[np.float64]
 TAILS = "gaussian(sigma=[0.4, 1.0], weight=[0.7, 0.3])"
@@ -59,14 +62,48 @@ def score(found: Points, truth: Points, side: int) -> dict[str, float]:
     }
 
 
+def draw(path: Path) -> None:
+    """Draw the columns of one recording with a profile that is assumed and with that which is found."""
+    from matplotlib.figure import Figure
+
+    recorded = record_stem(
+        load_structures("reference")["PtS2-1T"], "good", seed=1, rotation=17, psf=RECORDINGS["good, tails"][1]
+    )
+    fits = {
+        "assumed: Gaussian of 0.5 Å": fit_columns(recorded.image, 0.1),
+        "found with the columns": fit_columns(recorded.image, 0.1, width=None),
+    }
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    radii = np.linspace(0, 25, 200)
+    for axes, (name, fit) in zip((left, middle), fits.items(), strict=True):
+        assert fit is not None
+        axes.imshow(recorded.image, cmap="gray")
+        x, y, height = fit.x[fit.inside], fit.y[fit.inside], fit.height[fit.inside]
+        axes.scatter(x, y, s=120 * np.sqrt(height / height.max()), facecolors="none", edgecolors="tab:orange")
+        axes.set(xlim=(60, 160), ylim=(160, 60), xticks=[], yticks=[])
+        axes.set_title(f"{name}\n{fit.site.max() + 1} columns a cell, leaves {fit.ratio:.2f} times the noise")
+        profile = sum(high * np.exp(-0.5 * (radii / wide) ** 2) for high, wide in fit.probe.parts)
+        right.plot(radii / 10, profile, label=name)
+    true = parse_psf(TAILS)
+    right.plot(radii / 10, true(radii / 10) / true.peak, "k:", label="true")
+    right.set(xlabel="distance from the column (Å)", ylabel="intensity", yscale="log", ylim=(1e-4, 1.5))
+    right.legend()
+    figure.savefig(path, dpi=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=4, help="take every so-manieth crystal")
-    parser.add_argument("--seed", type=int, default=1, help="of noise, and of the rotation beyond 1")
+    parser.add_argument("--seed", type=int, default=3, help="of noise and rotation")
+    parser.add_argument("--picture", type=Path, help="draw what a wrong profile does, and nothing else")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.picture:
+        draw(args.picture)
+        return
     crystals = load_structures("reference")
     rows: list[dict[str, Any]] = []
     for name in track(list(crystals)[:: args.every], description="recordings"):

@@ -25,7 +25,7 @@ from atomvision_hub.inference.columns import (
     find_columns,
     pixels_of,
 )
-from atomvision_hub.inference.fitted_columns import explaining_columns
+from atomvision_hub.inference.fitted_columns import FittedColumns, explaining_columns
 from atomvision_hub.inference.inputs import (
     ACROSS,
     ARRAY,
@@ -205,7 +205,7 @@ def _steps(
         )
     grey = to_view(values).grey
     models: dict[str, dict[str, str | None]] = {}
-    atoms, chances, residual = _judged(
+    atoms, chances, fitted = _judged(
         values, scale, grey, atoms, open_segmenter(segmenter, models, warnings), fit_columns, warnings
     )
     bright = atoms = dataclasses.replace(atoms, pixel_size=calibration.pixel_size)
@@ -238,7 +238,8 @@ def _steps(
         contrast="dark" if dark else "bright",
         atoms=atoms,
         probability=chances,
-        residual=residual,
+        residual=None if fitted is None else fitted.residual,
+        profile=None if fitted is None else fitted.probe,
         graph=graph,
         bonds=bonds,
         cell=cell,
@@ -262,20 +263,19 @@ def _judged(
     network: Segmenter | None,
     fit_columns: bool,
     warnings: list[str],
-) -> tuple[AtomTable, npt.NDArray[np.float32] | None, float | None]:
-    """Return the columns that are atoms, the segmenter's probabilities, and what fitted columns leave."""
+) -> tuple[AtomTable, npt.NDArray[np.float32] | None, FittedColumns | None]:
+    """Return the columns that are atoms, the segmenter's probabilities, and the fit where there is one."""
     fitted = explaining_columns(values, scale, atoms, warnings) if fit_columns else None
     if fitted is not None:
-        atoms = fitted[0]
-    residual = None if fitted is None else fitted[1]
+        atoms = fitted.atoms
     probability = None if network is None else atom_probability(network, grey, scale, warnings)
     if network is None or probability is None:
-        return atoms, None, residual
+        return atoms, None, fitted
     chances = probability[pixels_of(atoms)]
     if fitted is not None:  # the image itself has said what is a column
-        return atoms, chances, residual
+        return atoms, chances, fitted
     inside = chances >= network.threshold
-    return judged(atoms, inside, warnings), chances[inside], residual
+    return judged(atoms, inside, warnings), chances[inside], fitted
 
 
 def _first_look(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import special
 from scipy.spatial import cKDTree
 
-from atomvision_hub.analysis import AnalysisError, AtomTable, ColumnFit, fit_columns
+from atomvision_hub.analysis import AnalysisError, AtomTable, ColumnFit, Probe, fit_columns
 from atomvision_hub.analysis.atoms import COLUMN_WIDTH
 from atomvision_hub.analysis.atoms.table import measured
 from atomvision_hub.analysis.column_model import MOST_LEFT
@@ -32,6 +32,15 @@ _ASKED = 3  # parts that are asked for the profile of the columns
 
 
 @dataclass(frozen=True)
+class FittedColumns:
+    """Columns of a crystal, what they leave of the image relative to its noise, and their profile (px)."""
+
+    atoms: AtomTable
+    residual: float
+    probe: Probe
+
+
+@dataclass(frozen=True)
 class _Part:
     """A rectangle of an image, (top, left, bottom, right), and the larger one that is fitted for it."""
 
@@ -47,8 +56,8 @@ class _Part:
 
 def explaining_columns(
     values: Values, scale: tuple[float, float], peaks: AtomTable, warnings: list[str]
-) -> tuple[AtomTable, float] | None:
-    """Return the columns of a crystal that explain an image, and what they leave relative to its noise.
+) -> FittedColumns | None:
+    """Return the columns of a crystal that explain an image.
 
     Their profile is found too. A large image is fitted in parts, so that slow distortions do not matter;
     where a part is not explained its peaks stay. Where most are not, a warning says so, and the answer is
@@ -92,9 +101,9 @@ def explaining_columns(
         for part, _ in explained:
             others &= ~part.holds((peaks.x - (step - 1) / 2) / step, (peaks.y - (step - 1) / 2) / step)
         found.append(_as_found(peaks.select(others)))
-    width = step * float(np.median([fit.width for _, fit in explained]))
-    table = measured(values, _joined(found, 2 * _SEAM * step), (width, width), peaks.pixel_size)
-    return table, float(np.sqrt(np.mean([fit.ratio**2 for _, fit in explained])))
+    probe = explained[0][1].probe.scaled(step)
+    table = measured(values, _joined(found, 2 * _SEAM * step), (probe.width, probe.width), peaks.pixel_size)
+    return FittedColumns(table, float(np.sqrt(np.mean([fit.ratio**2 for _, fit in explained]))), probe)
 
 
 def _parts(shape: tuple[int, int], around: int) -> list[_Part]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.analysis import AtomGraph, AtomTable
+from atomvision_hub.analysis import AtomGraph, AtomTable, Probe
 from atomvision_hub.inference.lattice_result import LatticeParameters, PowerSpectrum, Region
 from atomvision_hub.inference.lattice_result import rounded as _figures
 from atomvision_hub.inference.motif import Motif
@@ -175,6 +175,8 @@ class Analysis:
     residual
         What fitted columns leave of the image, root mean square over its noise; ``None`` where `atoms` are
         peaks.
+    profile
+        Of fitted columns, in pixels: what probe, source and motion of the atoms make of one.
     graph
         Summary of the graph.
     bonds
@@ -216,6 +218,7 @@ class Analysis:
     atoms: AtomTable
     probability: npt.NDArray[np.float32] | None
     residual: float | None = None
+    profile: Probe | None = None
     graph: GraphSummary
     bonds: AtomGraph = field(repr=False)
     cell: Cell | None
@@ -250,6 +253,20 @@ class Analysis:
             "edge": atoms.edge.tolist(),
         }
 
+    def gaussians(self) -> list[tuple[float, float]]:
+        """Return height and standard deviation of each Gaussian of a fitted column, in `graph`'s unit."""
+        size = self.calibration.pixel_size
+        scale = 1.0 if size is None else size[0]
+        return [] if self.profile is None else list(self.profile.scaled(scale).parts)
+
+    def _fitted(self) -> dict[str, Any] | None:
+        if self.residual is None:
+            return None
+        profile = [
+            {"height": _figures(height), "sigma": _figures(width)} for height, width in self.gaussians()
+        ]
+        return {"residual": _figures(self.residual), "profile": profile, "unit": self.graph.unit}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values.
 
@@ -279,7 +296,7 @@ class Analysis:
                 "unit": scale.unit,
             },
             "atoms": {"count": len(self.atoms), **self.columns()},
-            "fitted": None if self.residual is None else {"residual": _figures(self.residual)},
+            "fitted": self._fitted(),
             "graph": {
                 "nodes": graph.nodes,
                 "edges": graph.edges,

@@ -148,6 +148,10 @@ def _columns(analysis: Analysis) -> list[tuple[str, str]]:
     if analysis.residual is not None:
         told = f"fitted to all pixels at once, which leaves {analysis.residual:.2f} times the noise"
         rows.append(("Their places", told))
+        shown = [
+            f"{high:.0%} of the height σ = {wide:.3g} {graph.unit}" for high, wide in analysis.gaussians()
+        ]
+        rows.append(("Their profile, Gaussian", ", ".join(shown)))
     if graph.nearest_distance is not None:
         spread = "" if graph.nearest_spread is None else f" ± {graph.nearest_spread:.2g}"
         rows.append(("Nearest distance", f"{graph.nearest_distance:.4g}{spread} {graph.unit}"))

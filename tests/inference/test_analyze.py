@@ -436,7 +436,10 @@ def test_fitted_columns_are_told_apart_and_counted() -> None:
     fitted = analyze(grey, pixel_size=0.1, classifier="none", fit_columns=True)
     assert peaks.residual is None
     assert fitted.residual == pytest.approx(1, abs=0.05)
-    assert fitted.to_dict()["fitted"] == {"residual": fitted.residual and round(fitted.residual, 6)}
+    told = fitted.to_dict()["fitted"]
+    assert told["residual"] == pytest.approx(fitted.residual, abs=1e-5)
+    assert told["profile"] == [{"height": 1, "sigma": pytest.approx(0.5, rel=0.01)}]
+    assert told["unit"] == "Å"
     assert len(peaks.atoms) < 0.7 * len(truth)
     distance = cKDTree(np.stack([fitted.atoms.x, fitted.atoms.y], 1)).query(truth)[0]
     assert distance.max() < 0.3  # px: 0.03 Å

@@ -37,7 +37,7 @@ def test_parts_of_a_large_image_meet_without_seams() -> None:
     grey, warnings = noisy(simulated.image), list[str]()
     found = explaining_columns(grey, (0.1, 0.1), detect_atoms(grey, 0.1), warnings)
     assert found is not None
-    table, left = found
+    table, left = found.atoms, found.residual
     assert not warnings
     assert left == pytest.approx(1, abs=0.03)
     truth = places(simulated)
@@ -63,9 +63,9 @@ def test_finer_pixels_are_averaged_first() -> None:
     assert found is not None
     truth = places(simulated)
     inner = truth[((truth > 20) & (truth < 380)).all(1)]
-    away = cKDTree(np.stack([found[0].x, found[0].y], 1)).query(inner)[0]
+    away = cKDTree(np.stack([found.atoms.x, found.atoms.y], 1)).query(inner)[0]
     assert away.max() < 1.0  # px: 0.05 Å
-    assert found[0].width[0] == pytest.approx(10, rel=0.03)
+    assert found.atoms.width[0] == pytest.approx(10, rel=0.03)
 
 
 def test_where_a_crystal_explains_a_part_only_peaks_stay_in_the_others() -> None:
@@ -80,10 +80,10 @@ def test_where_a_crystal_explains_a_part_only_peaks_stay_in_the_others() -> None
     found = explaining_columns(grey, (0.1, 0.1), peaks, warnings)
     assert found is not None
     assert warnings == ["a crystal explains 2 of 4 parts of the image, the others show peaks"]
-    right, before = found[0].x > 201, peaks.x > 201
-    assert np.array_equal(np.sort(found[0].x[right]), np.sort(peaks.x[before]))
-    tree = cKDTree(np.stack([found[0].x, found[0].y], 1))
-    seam = np.abs(found[0].x - 200) < 5
+    right, before = found.atoms.x > 201, peaks.x > 201
+    assert np.array_equal(np.sort(found.atoms.x[right]), np.sort(peaks.x[before]))
+    tree = cKDTree(np.stack([found.atoms.x, found.atoms.y], 1))
+    seam = np.abs(found.atoms.x - 200) < 5
     assert seam.any()
     assert tree.query(tree.data[seam], k=2)[0][:, 1].min() > 5
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from atomvision_hub import load_structures, simulate_stem
+from atomvision_hub.analysis import Probe
 from atomvision_hub.errors import AtomVisionError
 from atomvision_hub.inference import Analysis, analyze
 from atomvision_hub.reports import analysis_report, training_report
@@ -91,8 +92,10 @@ def test_analysis_tells_what_was_found(result: Analysis, image: np.ndarray) -> N
 
 def test_fitted_columns_are_told(result: Analysis, image: np.ndarray) -> None:
     assert "times the noise" not in analysis_report(result, image)
-    page = analysis_report(dataclasses.replace(result, residual=1.04), image)
+    probe = Probe(((0.9, 4.0), (0.1, 9.0)))
+    page = analysis_report(dataclasses.replace(result, residual=1.04, profile=probe), image)
     assert "fitted to all pixels at once, which leaves 1.04 times the noise" in page
+    assert "90% of the height σ = " in page
 
 
 def test_no_lattice_is_told_with_its_reason() -> None:
