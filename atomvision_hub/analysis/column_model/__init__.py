@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from atomvision_hub.analysis.column_model.answer import ColumnFit
-from atomvision_hub.analysis.column_model.fit import MOST_LEFT, fit_columns
+from atomvision_hub.analysis.column_model.answer import MOST_LEFT, ColumnFit
+from atomvision_hub.analysis.column_model.fit import fit_columns
 from atomvision_hub.analysis.column_model.probe import Probe
 
 __all__ = ["MOST_LEFT", "ColumnFit", "Probe", "fit_columns"]

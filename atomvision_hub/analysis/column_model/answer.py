@@ -19,6 +19,9 @@ from atomvision_hub.analysis.column_model.profiles import Profiles, clearness, i
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+#: `ColumnFit.ratio` beyond which columns do not explain an image.
+MOST_LEFT = 1.3
+
 _LOOSENED = 1.06  # residual over noise from which columns of a crystal are loosened
 _HOT = 6.0  # standard deviations at which a place of the residual loosens the columns around it
 _AROUND = 2.0  # widths

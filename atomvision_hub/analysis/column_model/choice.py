@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from atomvision_hub.analysis.column_model.answer import ColumnFit, with_loose
+from atomvision_hub.analysis.column_model.answer import MOST_LEFT, ColumnFit, with_loose
 from atomvision_hub.analysis.column_model.cells import find_crystal, first_bases
 from atomvision_hub.analysis.column_model.lines import Straightened, refitted, straighten, straighten_by
 from atomvision_hub.analysis.column_model.probe import Probe
@@ -21,6 +21,7 @@ _FINER = 0.75  # cell relative to a crystal's from which it counts as smaller
 # By how much a description with fewer sites may be longer than the shortest, to be taken and to raise doubts;
 # and for each pixel, where more than nearly noise is left anyhow: drift, columns that are not round.
 _LONGER, _DOUBTFUL, _UNEVEN = 100.0, 130.0, 0.03
+_USELESS = 2.0  # residual over noise from which nothing else is tried
 _EVEN = 1.03  # residual over noise below which no column is there for what the model cannot show
 
 
@@ -42,12 +43,14 @@ def of_best_probe(grey: Array, start: Probe) -> ColumnFit | None:
         straight = straighten(grey, start)
         if straight.crystal is None:
             return None
+        if straight.crystal.ratio > _USELESS:
+            return with_loose(straight, start)
         tried.append((straight, start))
         break
     for basis in _bases(straight):
         ratio = math.inf
         for one in measured_probes(straight.image, basis, start, straight.noise):
-            if one.held and ratio < _EVEN:
+            if (one.held and ratio < _EVEN) or MOST_LEFT < ratio < math.inf:
                 break
             again = _described(grey, straight, basis, one)
             if again is not None and again.crystal is not None:

@@ -20,8 +20,6 @@ from atomvision_hub.analysis.errors import AnalysisError
 
 Array = npt.NDArray[np.float64]
 
-#: `ColumnFit.ratio` beyond which columns do not explain an image.
-MOST_LEFT = 1.3
 #: Pixels of the largest image that is fitted.
 MOST_PIXELS = 2**18
 

@@ -85,21 +85,12 @@ def measured_probes(image: Array, basis: Array, start: Probe, noise: float) -> I
     noise
         Standard deviation of a pixel.
     """
-    factors = structure_factors(image, basis, _FINEST / start.width, noise)
-    frequencies = np.hypot(*factors.frequencies.T)
-    if not frequencies.any():
+    try:
+        found = _descriptions(structure_factors(image, basis, _FINEST / start.width, noise), start)
+    except np.linalg.LinAlgError:  # waves or columns that the image does not tell apart
         return
-    coarsest = float(frequencies[frequencies > 0].min())
-    for widest in _WIDEST:
-        search = _Search(factors, (_NARROWEST * start.width, max(widest / coarsest, start.width)))
-        tried = search.descriptions(start)
-        if not tried:
-            return
-        at_limit = search.at_limit(min(tried, key=lambda one: one.cost).probe)
-        if widest == _WIDEST[0] or not at_limit:
-            found = tried
-        if not at_limit:
-            break
+    if not found:
+        return
     free = sorted((one for one in found if not one.held), key=lambda one: one.cost)
     yield free[0]
     counts = {len(free[0].heights)}
@@ -108,6 +99,26 @@ def measured_probes(image: Array, basis: Array, start: Probe, noise: float) -> I
         if len(one.heights) < min(counts):
             counts.add(len(one.heights))
             yield one
+
+
+def _descriptions(factors: StructureFactors, start: Probe) -> list[Description]:
+    """Return descriptions, with wider tails only where those that can surely be told are too narrow."""
+    frequencies = np.hypot(*factors.frequencies.T)
+    if not frequencies.any():
+        return []
+    coarsest = float(frequencies[frequencies > 0].min())
+    found: list[Description] = []
+    for widest in _WIDEST:
+        search = _Search(factors, (_NARROWEST * start.width, max(widest / coarsest, start.width)))
+        tried = search.descriptions(start)
+        if not tried:
+            break
+        at_limit = search.at_limit(min(tried, key=lambda one: one.cost).probe)
+        if not found or not at_limit:
+            found = tried
+        if not at_limit:
+            break
+    return found
 
 
 class _Search:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,11 @@ class Profiles:
 
     def overlaps(self) -> Array:
         """Return the products of the columns with each other, (n, n)."""
-        return _sum((one.x @ two.x.T) * (one.y @ two.y.T) for one, two in self._pairs())
+        total: Array | float = 0.0
+        for one, two in self._pairs():
+            product = (one.x @ two.x.T) * (one.y @ two.y.T)
+            total = total + product if one is two else total + product + product.T
+        return np.asarray(total)
 
     def moments(self) -> tuple[Array, Array, Array, Array, Array, Array]:
         """Return products, (n, n), of columns and their derivatives: 1·1, 1·x, 1·y, x·x, x·y, y·y."""
@@ -67,13 +72,19 @@ class Profiles:
         for one, two in self._pairs():
             x, x_slope, slopes_x = one.x @ two.x.T, one.x @ two.slope_x.T, one.slope_x @ two.slope_x.T
             y, y_slope, slopes_y = one.y @ two.y.T, one.y @ two.slope_y.T, one.slope_y @ two.slope_y.T
-            slope_x = x_slope.T if one is two else one.slope_x @ two.x.T
+            if one is two:
+                slope_x, slope_y = x_slope.T, y_slope.T
+            else:
+                slope_x, slope_y = one.slope_x @ two.x.T, one.slope_y @ two.y.T
             products = [x * y, x_slope * y, x * y_slope, slopes_x * y, slope_x * y_slope, x * slopes_y]
+            if one is not two:  # and the other way round
+                swapped = [x * y, slope_x * y, x * slope_y, slopes_x * y, x_slope * slope_y, x * slopes_y]
+                products = [product + other.T for product, other in zip(products, swapped, strict=True)]
             total = [before + new for before, new in zip(total, products, strict=True)] if total else products
         return total[0], total[1], total[2], total[3], total[4], total[5]
 
     def _pairs(self) -> Iterator[tuple[_Part, _Part]]:
-        return ((one, two) for one in self._parts for two in self._parts)
+        return combinations_with_replacement(self._parts, 2)
 
 
 class _Part:
