@@ -82,7 +82,10 @@ def draw(path: Path) -> None:
         x, y, height = fit.x[fit.inside], fit.y[fit.inside], fit.height[fit.inside]
         axes.scatter(x, y, s=120 * np.sqrt(height / height.max()), facecolors="none", edgecolors="tab:orange")
         axes.set(xlim=(60, 160), ylim=(160, 60), xticks=[], yticks=[])
-        axes.set_title(f"{name}\n{fit.site.max() + 1} columns a cell, leaves {fit.ratio:.2f} times the noise")
+        axes.set_title(
+            f"{name}\n{fit.site.max() + 1} columns a cell, leaves {fit.ratio:.2f} times the noise",
+            fontsize=10,
+        )
         profile = sum(high * np.exp(-0.5 * (radii / wide) ** 2) for high, wide in fit.probe.parts)
         right.plot(radii / 10, profile, label=name)
     true = parse_psf(TAILS)
