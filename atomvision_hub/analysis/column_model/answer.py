@@ -78,7 +78,7 @@ class ColumnFit:
 
     @property
     def width(self) -> float:
-        """Standard deviation of the columns, px; of the likest Gaussian where `probe` is none."""
+        """Standard deviation of the columns, px; of the Gaussian most like `probe` where that is none."""
         return self.probe.width
 
     @property
